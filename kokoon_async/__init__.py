@@ -1,0 +1,92 @@
+"""
+An async-first client for the Kokoon Image Super-Resolution API.
+
+Start with `KokoonClient`; everything else is what it takes, gives or raises.
+"""
+
+from ._http.auth import TokenProvider
+from ._http.calls import Timeouts
+from ._http.retry import RetryPolicy
+from ._http.throttle import Limits
+from ._http.wire import configure_converter, make_converter
+from ._waiting.streams import Watch
+from .client import DEFAULT_BASE_URL, KokoonClient
+from .errors import (
+    ApiError,
+    AuthenticationFailed,
+    ClientClosed,
+    ConfigurationError,
+    ConnectionFailed,
+    ImageFailed,
+    ImageNotFound,
+    InsufficientCredit,
+    InvalidRequest,
+    InvalidVid,
+    JobError,
+    KokoonError,
+    ProtocolError,
+    RateLimited,
+    RequestTimedOut,
+    ServerError,
+    TransportError,
+    UnexpectedResponse,
+    WaitError,
+    WaitOutage,
+    WaitTimedOut,
+)
+from .events import Event, Hook
+from .models import Image, ImageState, Sighting
+from .polling import AgeProportional, Exponential, Fixed, Look, PollPolicy
+
+
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "AgeProportional",
+    "ApiError",
+    "AuthenticationFailed",
+    "ClientClosed",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "Event",
+    "Exponential",
+    "Fixed",
+    "Hook",
+    "Image",
+    "ImageFailed",
+    "ImageNotFound",
+    "ImageState",
+    "InsufficientCredit",
+    "InvalidRequest",
+    "InvalidVid",
+    "JobError",
+    "KokoonClient",
+    "KokoonError",
+    "Limits",
+    "Look",
+    "PollPolicy",
+    "ProtocolError",
+    "RateLimited",
+    "RequestTimedOut",
+    "RetryPolicy",
+    "ServerError",
+    "Sighting",
+    "Timeouts",
+    "TokenProvider",
+    "TransportError",
+    "UnexpectedResponse",
+    "WaitError",
+    "WaitOutage",
+    "WaitTimedOut",
+    "Watch",
+    "configure_converter",
+    "make_converter",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # slow, and few need it
+
+        return version("kokoon-async")
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

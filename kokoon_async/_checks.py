@@ -1,0 +1,137 @@
+"""Check what users hand in, before anything is sent or started."""
+
+import ipaddress
+import math
+from typing import Any
+
+import attrs
+from yarl import URL
+
+from .errors import ConfigurationError, InvalidVid
+from .models import canonical_vid
+
+
+__all__ = [
+    "base_url_from",
+    "check_seconds",
+    "non_negative",
+    "positive",
+    "positive_or_none",
+    "share",
+    "vid_from",
+    "whole",
+    "whole_or_none",
+]
+
+
+def _is_number(value: object) -> bool:
+    # True and False are numbers to Python, but never what somebody meant here.
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _refuse(name: str, value: object, wanted: str) -> ConfigurationError:
+    return ConfigurationError(f"{name} must be {wanted}, not {value!r:.50}.")
+
+
+def check_seconds(name: str, value: object, *, or_none: bool = True) -> None:
+    """
+    Refuse a duration that is not a positive, finite number of seconds.
+
+    Raises:
+        ConfigurationError: It names the argument.
+    """
+    if value is None and or_none:
+        return
+    if not _is_number(value) or value <= 0:  # type: ignore[operator]
+        raise _refuse(name, value, "a positive number" + (" or None" if or_none else ""))
+
+
+def positive(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Refuse a field's value that is not a positive, finite number."""
+    check_seconds(f"{type(owner).__name__}.{attribute.name}", value, or_none=False)
+
+
+def positive_or_none(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Refuse a field's value that is neither ``None`` nor a positive, finite number."""
+    check_seconds(f"{type(owner).__name__}.{attribute.name}", value)
+
+
+def non_negative(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Refuse a field's value that is not a finite number, zero or more."""
+    if not _is_number(value) or value < 0:  # type: ignore[operator]
+        raise _refuse(f"{type(owner).__name__}.{attribute.name}", value, "zero or more")
+
+
+def share(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Refuse a field's value that is not at least 0 and below 1."""
+    if not _is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
+        name = f"{type(owner).__name__}.{attribute.name}"
+        raise _refuse(name, value, "at least 0 and below 1")
+
+
+def whole(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Refuse a field's value that is not a whole number from 1."""
+    if type(value) is not int or value < 1:
+        raise _refuse(f"{type(owner).__name__}.{attribute.name}", value, "a whole number from 1")
+
+
+def whole_or_none(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
+    """Refuse a field's value that is neither ``None`` nor a whole number from 1."""
+    if value is not None:
+        whole(owner, attribute, value)
+
+
+def vid_from(value: object) -> str:
+    """
+    Give the canonical form of an image id: a text or a `uuid.UUID`.
+
+    Only what passes here ever gets into an address (E18, E19).
+
+    Raises:
+        InvalidVid: If it is not a canonical UUID.
+    """
+    vid = canonical_vid(value)
+    if vid is not None:
+        return vid
+    shown = ascii(value[:60]) if isinstance(value, str) else f"A {type(value).__name__}"
+    raise InvalidVid(
+        f"{shown} is not an image id.",
+        hint="A vid is a UUID as the API writes it: 32 hexadecimal digits, grouped 8-4-4-4-12.",
+    )
+
+
+def base_url_from(value: str | URL, *, allow_plain_http: bool) -> URL:
+    """
+    Check the address of the API and give it without a trailing slash.
+
+    Raises:
+        ConfigurationError: If it is no absolute web address, holds credentials, a
+            query or a fragment (F-81, E32), or would carry the token unencrypted
+            beyond this machine (F-70).
+    """
+    name = "base_url"
+    try:
+        url = URL(value)
+        port = url.port
+    except (ValueError, TypeError):
+        url, port = URL(), None
+    if url.scheme not in ("http", "https") or not url.host or port == 0:
+        raise ConfigurationError(f"{name} must be an absolute http(s) address.")
+    # Never shown from here on: it may hold a password.
+    if url.user is not None or url.password is not None or url.query_string or url.fragment:
+        raise ConfigurationError(f"{name} must not hold a user, a password, a query or a fragment.")
+    if url.scheme == "http" and not allow_plain_http and not _is_loopback(url.host):
+        raise ConfigurationError(
+            f"{name} uses plain http to {url.host}: the token would travel unencrypted.",
+            hint="Use https, or pass allow_plain_http=True if you mean it.",
+        )
+    return url.with_path(url.raw_path.rstrip("/"), encoded=True)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,199 @@
+"""
+The token: checked once, shown never, refreshed by one call however many need it.
+
+A token is given as a text, or by a provider that is asked for the first one and again
+when the server refuses the last. Requests that were refused together share one refresh:
+each names the generation of the token it used, and only the current one starts a new
+refresh (E26). What the provider gives is sent exactly as it is, without ``Bearer`` (U2).
+"""
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+from ..errors import AuthenticationFailed, ConfigurationError, KokoonError
+from ..events import Hooks, TokenRefreshed
+
+
+__all__ = ["Secret", "Token", "TokenProvider", "Tokens", "check_token"]
+
+TokenProvider = Callable[[], str | Awaitable[str]]
+"""Gives the current token: a function, or a coroutine function. A plain function runs in
+a thread, so it may read a file."""
+
+_MOST_TOKEN_LETTERS = 8_000  # servers take 8 KiB for a header line
+
+_in_provider = contextvars.ContextVar("kokoon_async_in_provider", default=False)
+
+
+class Secret(str):
+    """
+    Be a text that nobody sees by accident.
+
+    It is sent like any text, but its repr is constant, and it refuses to be pickled
+    (E34). Any text derived from it is a plain one: do not derive any.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        message = "a token is never pickled"
+        raise TypeError(message)
+
+
+class Token:
+    """
+    Hold a token and which one it is.
+
+    Attributes:
+        secret: What goes into the ``Authorization`` header.
+
+        generation: 1 for the first token of a client, then one more each time.
+    """
+
+    __slots__ = ("generation", "secret")
+
+    def __init__(self, secret: Secret, generation: int) -> None:
+        self.secret = secret
+        self.generation = generation
+
+
+def check_token(token: object) -> Secret:
+    """
+    Refuse what cannot be a header value, and give the token as a `Secret`.
+
+    One line break at the end is dropped: tokens come from files.
+
+    Raises:
+        ConfigurationError: It names the length and the first bad position, never
+            the content (E17, F-68).
+    """
+    if type(token) not in (str, Secret):
+        raise ConfigurationError(f"The token must be a str, not {type(token).__name__}.")
+    text = Secret(str.removesuffix(str.removesuffix(token, "\n"), "\r"))  # type: ignore[arg-type]
+    del token
+    if not text:
+        raise ConfigurationError(
+            "The token is empty.", hint="Pass the API token, or set KOKOON_TOKEN for from_env()."
+        )
+    if len(text) > _MOST_TOKEN_LETTERS:
+        raise ConfigurationError(
+            f"The token has {len(text)} characters; no API token is that long."
+        )
+    for position, letter in enumerate(text):
+        at_edge = position in (0, len(text) - 1)
+        if not " " <= letter <= "~" or (letter == " " and at_edge):
+            del letter
+            raise ConfigurationError(
+                f"The token (length {len(text)}) has a character at position {position}"
+                " that cannot be part of a token.",
+                hint="Look for line breaks, blanks at the ends and pasted quotes.",
+            )
+    return text
+
+
+class Tokens:
+    """
+    Give the current token, and get a newer one when the server refused it.
+
+    Args:
+        source: A token, or a provider of tokens.
+
+        hooks: Told of each refresh.
+    """
+
+    def __init__(self, source: str | TokenProvider, hooks: Hooks) -> None:
+        self._hooks = hooks
+        self._provider: TokenProvider | None = None
+        self._token: Token | None = None
+        self._refresh: asyncio.Task[Token] | None = None
+        if callable(source):
+            self._provider = source
+        else:
+            self._token = Token(check_token(source), 1)
+
+    @property
+    def current(self) -> Token | None:
+        """The current token; ``None`` before the provider gave the first one."""
+        return self._token
+
+    async def first(self) -> Token:
+        """Give the current token, asking the provider for the first one if need be."""
+        return self._token or await self._ask(0)
+
+    async def newer_than(self, refused: Token) -> Token | None:
+        """
+        Give a newer token than the one that the server refused, if there is one.
+
+        ``None`` if there is no provider, or if it has nothing new.
+
+        Raises:
+            AuthenticationFailed: If the provider failed; all who wait get their own.
+        """
+        if self._provider is None:
+            return None
+        token = await self._ask(refused.generation)
+        return token if token.secret != refused.secret else None
+
+    def close(self) -> None:
+        """Stop a refresh that is under way."""
+        if self._refresh is not None:
+            self._refresh.cancel()
+
+    async def _ask(self, known: int) -> Token:
+        if _in_provider.get():
+            raise ConfigurationError(
+                "The token provider called the client that waits for its token.",
+                hint="Use another client, or plain HTTP, inside the provider.",
+            )
+        if self._token is not None and self._token.generation > known:
+            return self._token
+        if self._refresh is None:
+            self._refresh = asyncio.create_task(self._call_provider(), name="kokoon token refresh")
+            self._refresh.add_done_callback(self._refreshed)
+        # Shielded: one caller's cancellation must not fail the others (F-64).
+        try:
+            return await asyncio.shield(self._refresh)
+        except KokoonError as error:
+            failure = type(error)(error.message, hint=error.hint)
+        raise failure
+
+    def _refreshed(self, task: "asyncio.Task[Token]") -> None:
+        self._refresh = None
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._token = task.result()
+        if self._hooks.hears(TokenRefreshed):
+            self._hooks.tell(TokenRefreshed(generation=self._token.generation))
+
+    async def _call_provider(self) -> Token:
+        _in_provider.set(True)  # in this task's own context only
+        try:
+            secret = check_token(await _outcome(self._provider))
+        except KokoonError as error:
+            failure: KokoonError = type(error)(
+                f"The token provider: {error.message}", hint=error.hint
+            )
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises
+            failure = AuthenticationFailed(
+                f"The token provider failed with {type(error).__name__}.",
+                hint="Its own text is left out, since it may hold the token.",
+            )
+        else:
+            known = self._token
+            if known is not None and known.secret == secret:
+                return known
+            return Token(secret, known.generation + 1 if known else 1)
+        raise failure
+
+
+async def _outcome(provider: Any) -> object:
+    if inspect.iscoroutinefunction(provider):
+        return await provider()
+    result = await asyncio.to_thread(provider)
+    return await result if inspect.isawaitable(result) else result

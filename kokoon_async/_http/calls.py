@@ -1,0 +1,201 @@
+"""
+Every call in flight: how long it may take, what it is doing, and who ended it.
+
+One watcher serves all calls. It needs one timer of the event loop in all, where a
+timer for each call and each read costs 17 µs a call (design section 11). A call is
+ended like `asyncio.timeout` does it: its task is cancelled and the cancellation
+turned into the error that says why, unless somebody else cancelled it too.
+"""
+
+import asyncio
+import math
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import attrs
+
+from .._checks import positive, positive_or_none
+from ..errors import ClientClosed, KokoonError, RequestTimedOut
+
+
+__all__ = ["Call", "Calls", "Timeouts"]
+
+T = TypeVar("T")
+
+_NEVER = math.inf
+
+
+@attrs.frozen
+class Timeouts:
+    """
+    Say how long things may take, in seconds; ``None`` means for ever.
+
+    Attributes:
+        connect: Making one new connection, with name lookup and TLS.
+
+        read: The longest silence of the server. The wait for the first byte of an
+            answer includes making the connection.
+
+        total: A whole call: its turn, all attempts, the pauses between them.
+
+        outage: How long a wait goes on without one good answer.
+    """
+
+    connect: float | None = attrs.field(default=10.0, validator=positive_or_none)
+    read: float | None = attrs.field(default=30.0, validator=positive_or_none)
+    total: float | None = attrs.field(default=60.0, validator=positive_or_none)
+    outage: float = attrs.field(default=120.0, validator=positive)
+
+
+class Call:
+    """
+    Follow one call through its attempts.
+
+    Attributes:
+        vid: The image it is about.
+
+        due: When its time is over, on the event loop's clock.
+
+        phase: What it is doing, for the error message.
+
+        attempts: Requests sent so far.
+
+        silent_at: When the server has been silent for too long, on the same clock.
+
+        ending: The error that its caller gets, once somebody ended it.
+
+        task: The task that does its work, while it does.
+
+        cancelling: How often that task had been cancelled before.
+    """
+
+    __slots__ = ("attempts", "cancelling", "due", "ending", "phase", "silent_at", "task", "vid")
+
+    def __init__(self, vid: str, due: float) -> None:
+        self.vid = vid
+        self.due = due
+        self.phase = "waiting for its turn"
+        self.attempts = 0
+        self.silent_at = _NEVER
+        self.task: asyncio.Task[Any] | None = None
+        self.cancelling = 0
+        self.ending: KokoonError | None = None
+
+    def end(self, error: KokoonError) -> None:
+        """Stop the call where it stands; its caller gets *error*."""
+        if self.ending is None and self.task is not None:
+            self.ending = error
+            self.task.cancel()
+
+
+class Calls:
+    """
+    Keep the calls in flight within their time, and end them all when asked to.
+
+    Args:
+        timeouts: The limits that hold for every call.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._total = _NEVER if timeouts.total is None else timeouts.total
+        self._read = _NEVER if timeouts.read is None else timeouts.read
+        self._calls: set[Call] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+
+    def new(self, vid: str) -> Call:
+        """Make a call that may take the usual time from now on."""
+        return Call(vid, asyncio.get_running_loop().time() + self._total)
+
+    def awaits_answer(self, call: Call, phase: str) -> None:
+        """Note that from now on the server must not be silent for too long."""
+        call.phase = phase
+        call.silent_at = asyncio.get_running_loop().time() + self._read
+        self._watch(call)
+
+    async def run(self, call: Call, work: Coroutine[Any, Any, T]) -> T:
+        """
+        Do a call's work in this task, until it is done or the call is ended.
+
+        Raises:
+            RequestTimedOut: When the call's time or the server's is over.
+
+            ClientClosed: When `end_all` was called meanwhile.
+        """
+        task = asyncio.current_task()
+        call.task = task
+        call.cancelling = 0 if task is None else task.cancelling()
+        self._calls.add(call)
+        self._watch(call)
+        try:
+            result = await work
+        except asyncio.CancelledError as stop:
+            error = self._why(call)
+            if error is None:
+                # Without the frames below: their locals hold the request's headers.
+                raise stop.with_traceback(None)  # noqa: B904 - the same exception, not another
+        else:
+            if call.ending is not None and task is not None:
+                task.uncancel()  # the work was done before the cancellation reached it
+            return result
+        finally:
+            self._calls.discard(call)
+            call.task = None
+        # Out here, so that no foreign exception hangs on it (F-120).
+        raise error
+
+    def pauses(self, call: Call, phase: str) -> None:
+        """Note that the call does not wait for the server now."""
+        call.phase = phase
+        call.silent_at = _NEVER
+
+    def end_all(self, message: str) -> None:
+        """End every call with `ClientClosed`, and stop the timer."""
+        for call in tuple(self._calls):
+            call.end(ClientClosed(message, vid=call.vid, attempts=call.attempts))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, _NEVER
+
+    def _why(self, call: Call) -> KokoonError | None:
+        """Give the error a call was ended with, or ``None`` if somebody else cancelled."""
+        task, error = call.task, call.ending
+        if error is None and task is not None and task.cancelling() == call.cancelling:
+            # aiohttp cancels who waits for a connection when its session is closed (E16).
+            return ClientClosed("The aiohttp session was closed.", vid=call.vid)
+        if error is None or task is None or task.uncancel() > call.cancelling:
+            return None
+        return error
+
+    def _watch(self, call: Call) -> None:
+        at = min(call.due, call.silent_at)
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            self._timer = asyncio.get_running_loop().call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        """End the calls whose time is over, and set the timer for the next one."""
+        now = asyncio.get_running_loop().time()
+        self._timer, self._timer_at = None, _NEVER
+        for call in self._calls:
+            if min(call.due, call.silent_at) <= now:
+                call.end(self._timed_out(call, now))
+        waiting = [call for call in self._calls if call.ending is None]
+        if waiting:
+            self._watch(min(waiting, key=lambda call: min(call.due, call.silent_at)))
+
+    def _timed_out(self, call: Call, now: float) -> RequestTimedOut:
+        limit = (
+            f"the call took over {self._total:g} s"
+            if call.due <= now
+            else f"the server was silent for {self._read:g} s"
+        )
+        return RequestTimedOut(
+            f"The request for image {call.vid} timed out while {call.phase}: {limit}.",
+            hint="Ask again, or raise Timeouts.total or Timeouts.read.",
+            vid=call.vid,
+            attempts=call.attempts,
+            phase=call.phase,
+        )

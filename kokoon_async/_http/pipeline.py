@@ -1,0 +1,163 @@
+"""
+One call from end to end: retry → throttle → auth → transport, then read the answer.
+
+`fetch` is a whole call with its retries; `look` is one attempt, for those who have a
+schedule of their own. Both share every limit of the client.
+"""
+
+import asyncio
+from typing import Protocol
+
+from ..errors import KokoonError, ProtocolError
+from ..events import Hooks, RetryScheduled
+from ..models import Image
+from .auth import Token, Tokens
+from .calls import Call, Calls
+from .protocol import (
+    Answer,
+    Request,
+    Response,
+    asks_to_brake,
+    image_request,
+    is_throttling,
+    is_token_refused,
+    read_image,
+    retry_after,
+)
+from .retry import GiveUp, RetryPolicy, RetryQuota, next_pause
+from .throttle import Throttle
+
+
+__all__ = ["Pipeline", "Send"]
+
+
+class Send(Protocol):
+    """Send a request once and give the whole answer: the transport, or a fake of it."""
+
+    async def __call__(self, request: Request, call: Call, token: Token) -> Response:
+        """Send *request* with *token*."""
+
+
+class Pipeline:
+    """
+    Carry calls to the server and their answers back.
+
+    Args:
+        send: Sends a request once.
+
+        calls: Watches the calls' time.
+
+        tokens: Gives the current token.
+
+        throttle: Gives each attempt its turn.
+
+        retry: The policy of retries.
+
+        hooks: Told of retries.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        *,
+        calls: Calls,
+        tokens: Tokens,
+        throttle: Throttle,
+        retry: RetryPolicy,
+        hooks: Hooks,
+    ) -> None:
+        self._send = send
+        self._calls = calls
+        self._tokens = tokens
+        self._throttle = throttle
+        self._policy = retry
+        self._quota = RetryQuota(retry.quota)
+        self._hooks = hooks
+
+    async def fetch(self, vid: str) -> Image:
+        """
+        Get one image's record, trying again as the retry policy allows.
+
+        Raises:
+            KokoonError: What the last attempt ended with.
+        """
+        call = self._calls.new(vid)
+        answer = await self._calls.run(call, self._with_retries(call))
+        return answer.image
+
+    async def look(self, vid: str) -> Answer:
+        """
+        Get one image's record with one attempt.
+
+        Raises:
+            KokoonError: What the attempt ended with.
+        """
+        call = self._calls.new(vid)
+        return await self._calls.run(call, self._attempt(call))
+
+    async def _with_retries(self, call: Call) -> Answer:
+        refund = 1
+        while True:
+            try:
+                answer = await self._attempt(call)
+            except KokoonError as error:
+                failure = error
+            else:
+                self._quota.give_back(refund)
+                return answer
+            now = asyncio.get_running_loop().time()
+            pause = next_pause(
+                self._policy, self._quota, failure, attempts=call.attempts, left=call.due - now
+            )
+            if isinstance(pause, GiveUp):
+                if pause.reason:
+                    failure.message = f"{failure.message[:-1]}; not tried again: {pause.reason}."
+                raise failure
+            refund = self._policy.cost(throttled=is_throttling(failure))
+            self._tell_of_retry(call, failure, pause)
+            self._calls.pauses(call, f"pausing before attempt {call.attempts + 1}")
+            del failure  # and with it, the frames that it keeps
+            await asyncio.sleep(pause)
+
+    def _tell_of_retry(self, call: Call, failure: KokoonError, pause: float) -> None:
+        if self._hooks.hears(RetryScheduled):
+            status = getattr(failure, "status", None)
+            kind = type(failure).__name__
+            self._hooks.tell(RetryScheduled(call.vid, call.attempts, pause, kind, status))
+
+    async def _attempt(self, call: Call) -> Answer:
+        """Send one request, and once more if only the token was too old."""
+        request = image_request(call.vid)
+        token = self._tokens.current or await self._first_token(call)
+        response = await self._take_turn_and_send(request, call, token)
+        if is_token_refused(response):
+            self._calls.pauses(call, "waiting for a new token")
+            newer = await self._tokens.newer_than(token)
+            if newer is not None:
+                response = await self._take_turn_and_send(request, call, newer)
+        try:
+            image = read_image(response, call.vid)
+        except KokoonError as error:
+            failure = error
+        else:
+            self._throttle.succeeded()
+            return Answer(image, response)
+        if isinstance(failure, ProtocolError):
+            response.discard()  # whatever else comes on this connection is suspect (E7)
+        failure.attempts = call.attempts
+        raise failure
+
+    async def _first_token(self, call: Call) -> Token:
+        self._calls.pauses(call, "waiting for the first token")
+        return await self._tokens.first()
+
+    async def _take_turn_and_send(self, request: Request, call: Call, token: Token) -> Response:
+        self._calls.pauses(call, "waiting for its turn")
+        ticket = await self._throttle.take_turn(call.vid, call.due)
+        try:
+            response = await self._send(request, call, token)
+            if asks_to_brake(response):
+                self._throttle.brake(ticket, retry_after(response))
+            return response
+        finally:
+            self._throttle.done()

@@ -1,0 +1,347 @@
+"""
+What to send, and what an answer means: pure functions of plain values.
+
+No socket, no clock. This is the only module that knows status codes, and one function,
+`read_image`, decides what every possible answer becomes.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from multidict import CIMultiDictProxy
+
+from .._text import printable
+from ..errors import (
+    ApiError,
+    AuthenticationFailed,
+    ConnectionFailed,
+    ImageNotFound,
+    InsufficientCredit,
+    InvalidRequest,
+    KokoonError,
+    ProtocolError,
+    RateLimited,
+    ServerError,
+    TransportError,
+    UnexpectedResponse,
+)
+from ..models import Image
+from .hints import longest_hint, parse_date
+from .wire import WireError, decode_json, image_from_object
+
+
+__all__ = [
+    "Answer",
+    "Request",
+    "Response",
+    "asks_to_brake",
+    "image_request",
+    "is_error",
+    "is_throttling",
+    "is_token_refused",
+    "is_transient",
+    "read_image",
+    "retry_after",
+]
+
+_CLOCK_GRAIN = 1.0  # seconds: `Date` has no finer one
+_MOST_MESSAGE_LETTERS = 300
+_MOST_EXCERPT_LETTERS = 200
+
+# The only words the vendor documents (kokoon-api.md, E3, E6, E8).
+_NOT_FOUND_WORDS = "fail to get result."
+_NO_CREDIT_WORDS = "insufficient credit"
+_BAD_BODY_WORDS = "must have required property"
+
+
+class Request(NamedTuple):
+    """
+    A request, below the base URL.
+
+    A path and not an address: so the token can only ever go to the API's own origin.
+
+    Attributes:
+        vid: The image it is about.
+
+        path: Below the base URL, without a leading slash; sent as it is.
+
+        method: In upper case.
+    """
+
+    vid: str
+    path: str
+    method: str = "GET"
+
+
+class Response(NamedTuple):
+    """
+    An answer whose body was read whole, within its cap.
+
+    Attributes:
+        status: As on the status line; anything from 0 to 999 (E15).
+
+        headers: Names in any case.
+
+        body: Decoded from its content encoding.
+
+        discard: Closes the connection it came on, so that nobody uses it again.
+    """
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: bytes
+    discard: Callable[[], None]
+
+
+class Answer(NamedTuple):
+    """
+    Hold an image and when the server said so.
+
+    Attributes:
+        image: The record.
+
+        response: The answer that it was in.
+    """
+
+    image: Image
+    response: Response
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The server's clock at the answer, from its ``Date`` header."""
+        return parse_date(self.response.headers.get("Date"))
+
+    @property
+    def age(self) -> float | None:
+        """The image's age in seconds by the server's clock, if that makes sense."""
+        now, born = self.server_time, self.image.created_time
+        if now is None or born is None:
+            return None
+        age = (now - born).total_seconds()
+        return max(age, 0.0) if age > -_CLOCK_GRAIN else None
+
+
+def image_request(vid: str) -> Request:
+    """Build ``GET /image/{vid}`` (kokoon-api.md E3) for a canonical *vid*."""
+    return Request(vid, f"image/{vid}")
+
+
+# -- reading answers -------------------------------------------------------------------
+
+
+def read_image(response: Response, vid: str) -> Image:
+    """
+    Give the record that an answer holds, or raise what the answer means.
+
+    The order follows U1: the status decides first, the body second; a success without
+    the record that was asked for is an error too.
+
+    Raises:
+        ProtocolError: Another image's record (E7), a damaged body, an impossible status.
+
+        ApiError: The one that fits; see `_refusal`.
+
+        UnexpectedResponse: Well-formed HTTP that is not this API.
+    """
+    status = response.status
+    if not 200 <= status < 300:
+        raise _refusal(response, vid)
+    try:
+        answer = decode_json(response.body)
+        if type(answer) is not dict or ("vid" not in answer and "message" in answer):
+            raise _without_record(response, vid, answer)
+        image = image_from_object(answer)
+    except WireError as error:
+        problem = error
+    else:
+        if image.vid != vid:
+            raise ProtocolError(
+                f"The answer for image {vid} was another image's record.",
+                hint="The connection was closed; asking again uses a new one.",
+                vid=vid,
+            )
+        return image
+    raise _unreadable(response, vid, problem)
+
+
+def _unreadable(response: Response, vid: str, problem: WireError) -> KokoonError:
+    """Say why a successful answer's body is no record."""
+    if problem.field:
+        return UnexpectedResponse(
+            f"The record of image {vid} is not as documented: {problem.field}: {problem}.",
+            hint="The API may have changed; look for a newer version of kokoon-async.",
+            vid=vid,
+            status=response.status,
+            field=problem.field,
+        )
+    if response.body.lstrip().startswith(b"{"):
+        # An object that does not parse was cut on the way: without a length or with
+        # a cut encoding, HTTP itself does not notice (E8, E9). Asking again may help.
+        return ProtocolError(f"The answer for image {vid} is cut or damaged JSON.", vid=vid)
+    return _not_this_api(response, vid)
+
+
+def _without_record(response: Response, vid: str, answer: Any) -> KokoonError:
+    """Say what a successful answer without a record means (F-31)."""
+    message = _message_of(answer)
+    if message is None:
+        return _not_this_api(response, vid)
+    kind = _kind_by_words(message) or ApiError
+    return _api_error(kind, response, vid, message)
+
+
+def _refusal(response: Response, vid: str) -> KokoonError:
+    """Say what an answer without success means."""
+    status = response.status
+    if not 100 <= status <= 599:
+        return ProtocolError(
+            f"The answer for image {vid} has the impossible status {status}.", vid=vid
+        )
+    message = _message_of(_json_or_none(response.body))
+    kind = _kind_by_status(status)
+    if message is not None and _says(message, _NO_CREDIT_WORDS):
+        kind = InsufficientCredit
+    elif kind is None and message is not None and is_error(status):
+        kind = _kind_by_words(message) or InvalidRequest
+        if status in (404, 410):
+            kind = ImageNotFound
+    if kind is None:
+        return _not_this_api(response, vid)
+    return _api_error(kind, response, vid, message or "")
+
+
+def _kind_by_status(status: int) -> type[ApiError] | None:
+    """Name the error of the statuses that decide alone, whatever the body."""
+    if status in (401, 403):
+        return AuthenticationFailed
+    if status == 402:
+        return InsufficientCredit
+    if status == 429:
+        return RateLimited
+    # A timeout or "too early" is the server's trouble, and passes like it.
+    if status >= 500 or status in (408, 425):
+        return ServerError
+    return None
+
+
+def _kind_by_words(message: str) -> type[ApiError] | None:
+    """Name the error that the vendor's documented words stand for."""
+    if _says(message, _NOT_FOUND_WORDS):
+        return ImageNotFound
+    if _says(message, _NO_CREDIT_WORDS):
+        return InsufficientCredit
+    if message.startswith(_BAD_BODY_WORDS):
+        return InvalidRequest
+    return None
+
+
+def _says(message: str, words: str) -> bool:
+    return message.strip().rstrip(".").lower() == words.rstrip(".")
+
+
+def _json_or_none(body: bytes) -> Any:
+    try:
+        return decode_json(body)
+    except WireError:
+        return None
+
+
+def _message_of(answer: Any) -> str | None:
+    message = answer.get("message") if type(answer) is dict else None
+    return message if type(message) is str else None
+
+
+_WHAT_AND_NEXT: dict[type[ApiError], tuple[str, str]] = {
+    ApiError: ("The API refused image {vid}", ""),
+    AuthenticationFailed: (
+        "The API refused the token for image {vid}",
+        "Check that the token is current and was made for this API.",
+    ),
+    ImageNotFound: (
+        "There is no image {vid}",
+        "Check the id; an original is deleted 14 days after its upload.",
+    ),
+    InvalidRequest: ("The API cannot use the request for image {vid}", ""),
+    InsufficientCredit: ("The account's credit is used up", "Buy credit and ask again."),
+    RateLimited: (
+        "The API asks for fewer requests",
+        "Wait, and lower Limits.max_in_flight or set Limits.requests_per_second.",
+    ),
+    ServerError: ("The API failed on image {vid}", "Ask again later."),
+}
+
+
+def _api_error(kind: type[ApiError], response: Response, vid: str, message: str) -> ApiError:
+    what, hint = _WHAT_AND_NEXT[kind]
+    said = printable(message, _MOST_MESSAGE_LETTERS)
+    error = kind(
+        f"{what.format(vid=vid)} (status {response.status}{said and f': {said!r}'}).",
+        hint=hint,
+        vid=vid,
+        status=response.status,
+        server_message=said,
+    )
+    if isinstance(error, RateLimited | ServerError):
+        error.retry_after = retry_after(response)
+    return error
+
+
+def _not_this_api(response: Response, vid: str) -> UnexpectedResponse:
+    start = response.body[: 4 * _MOST_EXCERPT_LETTERS].decode("utf-8", "replace")
+    excerpt = printable(start, _MOST_EXCERPT_LETTERS)
+    what = (
+        f"a redirect (status {response.status}), which is never followed"
+        if 300 <= response.status < 400
+        else f"not what this API sends (status {response.status})"
+    )
+    return UnexpectedResponse(
+        f"The answer for image {vid} is {what}{excerpt and f': {excerpt!r}'}.",
+        hint="Check base_url, and whether a proxy or a login page stands in between.",
+        vid=vid,
+        status=response.status,
+        excerpt=excerpt,
+    )
+
+
+# -- what an error means for the next attempt ------------------------------------------
+
+
+def is_error(status: int) -> bool:
+    """Tell whether a status stands for an error of the request or of the server."""
+    return status >= 400
+
+
+def is_token_refused(response: Response) -> bool:
+    """Tell whether a newer token may help (401); it never does for 403 (F-67)."""
+    return response.status == 401
+
+
+def retry_after(response: Response) -> float | None:
+    """Give the seconds after which the server wants to be asked again, if it said so."""
+    return longest_hint(response.headers.getall("Retry-After", ()), response.headers.get("Date"))
+
+
+def asks_to_brake(response: Response) -> bool:
+    """Tell whether the server asks for fewer requests: 429, or 503 with a hint (F-52)."""
+    return response.status == 429 or (response.status == 503 and retry_after(response) is not None)
+
+
+def is_throttling(error: KokoonError) -> bool:
+    """Tell whether an error says what `asks_to_brake` sees in an answer."""
+    if isinstance(error, ServerError):
+        return error.status == 503 and error.retry_after is not None
+    return isinstance(error, RateLimited)
+
+
+def is_transient(error: KokoonError) -> bool:
+    """
+    Tell whether the same request may succeed a little later.
+
+    Faults of the connection, timeouts, 408, 425, 429, 500, 502, 503 and 504.
+    """
+    if isinstance(error, ServerError):
+        return error.status in (408, 425, 500, 502, 503, 504)
+    if isinstance(error, ConnectionFailed):
+        return not error.is_lasting
+    return isinstance(error, TransportError | RateLimited)

@@ -1,0 +1,24 @@
+"""Make text from elsewhere safe to show: on a terminal, in a log, in an exception."""
+
+import re
+import unicodedata
+
+
+__all__ = ["printable"]
+
+_QUERY = re.compile(r"\?[^\s\"'<>]*")
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(text: str, most: int) -> str:
+    """
+    Give *text* on one line, without control characters, at most *most* characters long.
+
+    Escape sequences, line breaks and marks that change the reading direction could
+    forge log lines or steer a terminal (F-47, F-123). Queries of addresses are left
+    out: they may be presigned (F-120).
+    """
+    # Cut first: the text may be a megabyte long.
+    shown = " ".join(_QUERY.sub("?…", text[: 4 * most]).split())
+    shown = "".join("�" if unicodedata.category(c) in _UNSAFE_CATEGORIES else c for c in shown)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"

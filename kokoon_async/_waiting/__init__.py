@@ -1,0 +1,1 @@
+"""How many waits share one client."""

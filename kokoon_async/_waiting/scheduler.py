@@ -1,0 +1,322 @@
+"""
+One schedule for all waits of a client: a heap of due times, and one look per image.
+
+Waits on the same image share its looks, so that never two are in flight. No task
+belongs to a wait: an image has one entry in the heap, and a task only while a look at
+it is under way.
+"""
+
+import asyncio
+import copy
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from .._http.protocol import Answer, is_throttling
+from ..errors import ClientClosed, KokoonError, RateLimited, ServerError
+from ..events import (
+    Hooks,
+    LookFailed,
+    LookFinished,
+    StateChanged,
+    WaitEnded,
+    WaitStarted,
+    logger,
+)
+from ..models import Image, ImageState
+from ..polling import Done, Failed, LookAgain, Step
+from .waits import Wait
+
+
+__all__ = ["Backoff", "Scheduler"]
+
+# The last look starts this much before the deadline: an answer after it is of no use.
+_RESERVE_LOOKS = 2.0
+_MOST_RESERVE = 0.1  # share of the wait
+_FIRST_LOOK_ESTIMATE = 0.05
+_SMOOTHING = 0.2
+_SHORTEST_LOOK = 0.005
+
+# Stale entries of the heap are swept out once they are this many and this share.
+_MOST_STALE = 64
+_STALE_SHARE = 1.25
+
+Backoff = Callable[[int, bool], float]
+"""Gives the pause in seconds after so many failures, which may be the server throttling."""
+
+
+class _Awaited:
+    """
+    Hold an image that somebody waits for.
+
+    It is idle, queued for a look, or being looked at; in the heap it has one valid
+    entry, for its next look or else for the first deadline of its waits.
+    """
+
+    __slots__ = ("place", "queued", "state", "task", "vid", "waits")
+
+    def __init__(self, vid: str) -> None:
+        self.vid = vid
+        self.waits: list[Wait] = []
+        self.state: ImageState | None = None
+        self.queued = False
+        self.task: asyncio.Task[None] | None = None
+        self.place = 0  # the number of its valid entry in the heap
+
+
+class Scheduler:
+    """
+    Look at images when their waits are due.
+
+    Args:
+        look: Gets a record with one attempt.
+
+        backoff: The pause after failed looks.
+
+        hooks: Told of looks and waits.
+
+        most_looks: Looks at once; the throttle may allow fewer.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[str], Awaitable[Answer]],
+        *,
+        backoff: Backoff,
+        hooks: Hooks,
+        most_looks: int,
+    ) -> None:
+        self._look = look
+        self._backoff = backoff
+        self._hooks = hooks
+        self._most_looks = most_looks
+        self._images: dict[str, _Awaited] = {}
+        self._heap: list[tuple[float, int, _Awaited]] = []
+        self._places = itertools.count(1)
+        self._queue: deque[_Awaited] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_seconds = _FIRST_LOOK_ESTIMATE
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(self, wait: Wait) -> None:
+        """Begin a wait: the first look is now, or the one already under way."""
+        image = self._images.get(wait.vid)
+        if image is None:
+            image = self._images[wait.vid] = _Awaited(wait.vid)
+        image.waits.append(wait)
+        if self._hooks.hears(WaitStarted):
+            self._hooks.tell(WaitStarted(wait.vid, wait.timeout))
+        if image.task is None and not image.queued:
+            self._enqueue(image)
+        else:
+            self._watch_deadlines(image)
+        self._start_looks()
+        self._set_timer()
+
+    def drop(self, wait: Wait) -> None:
+        """Forget a wait that nobody is interested in any more; its watcher is not told."""
+        image = self._images.get(wait.vid)
+        if image is None or wait not in image.waits:
+            return
+        image.waits.remove(wait)
+        self._give_up(wait)
+        self._tell_end(wait, "abandoned")
+        if not image.waits:
+            self._forget(image)
+
+    async def close(self, message: str) -> None:
+        """End all waits with `ClientClosed`."""
+        for image in tuple(self._images.values()):
+            for wait in tuple(image.waits):
+                seen = wait.image and wait.image.state
+                error = ClientClosed(f"{message} Image {wait.vid} was last seen as {seen}.")
+                error.vid, error.attempts = wait.vid, wait.looks
+                self._end(image, wait, error)
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- the schedule ------------------------------------------------------------------
+
+    def _put(self, image: _Awaited, at: float) -> None:
+        """Give an image its one valid entry in the heap."""
+        image.place = next(self._places)
+        heapq.heappush(self._heap, (at, image.place, image))
+        if len(self._heap) > _MOST_STALE + _STALE_SHARE * len(self._images):
+            self._heap = [entry for entry in self._heap if entry[1] == entry[2].place]
+            heapq.heapify(self._heap)
+
+    def _watch_deadlines(self, image: _Awaited) -> None:
+        self._put(image, min(wait.deadline for wait in image.waits))
+
+    def _enqueue(self, image: _Awaited) -> None:
+        image.queued = True
+        self._queue.append(image)
+        self._watch_deadlines(image)
+
+    def _forget(self, image: _Awaited) -> None:
+        image.place, image.queued = 0, False
+        self._images.pop(image.vid, None)
+        if image.task is not None:
+            image.task.cancel()
+
+    def _set_timer(self) -> None:
+        while self._heap and self._heap[0][1] != self._heap[0][2].place:
+            heapq.heappop(self._heap)
+        at = self._heap[0][0] if self._heap else math.inf
+        if self._timer is not None:
+            if self._timer.when() == at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if at < math.inf:
+            self._timer = asyncio.get_running_loop().call_at(at, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        while self._heap and self._heap[0][0] <= now:
+            _, place, image = heapq.heappop(self._heap)
+            if place != image.place:
+                continue
+            if image.task is None and not image.queued:
+                self._enqueue(image)
+            else:
+                self._expire(image, now)
+        self._start_looks()
+        self._set_timer()
+
+    def _expire(self, image: _Awaited, now: float) -> None:
+        """End the waits whose deadline passed while a look was queued or under way."""
+        for wait in tuple(image.waits):
+            if wait.deadline <= now:
+                self._end(image, wait, wait.expire(now).error)
+        if image.waits:
+            self._watch_deadlines(image)
+
+    # -- looks -------------------------------------------------------------------------
+
+    def _start_looks(self) -> None:
+        while self._queue and len(self._tasks) < self._most_looks:
+            image = self._queue.popleft()
+            if image.queued:
+                image.queued = False
+                image.task = asyncio.create_task(self._look_at(image), name="kokoon look")
+                self._tasks.add(image.task)
+                image.task.add_done_callback(self._after_look)
+
+    def _after_look(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._start_looks()
+        self._set_timer()
+        if not task.cancelled() and (error := task.exception()):
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a look of kokoon_async failed", "exception": error, "task": task}
+            )
+
+    async def _look_at(self, image: _Awaited) -> None:
+        """Look once, and tell every wait for the image what came of it."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            answer: Answer | KokoonError = await self._look(image.vid)
+        except KokoonError as error:
+            answer = error
+        now = loop.time()
+        image.task = None
+        if isinstance(answer, KokoonError):
+            self._on_failure(image, answer, now)
+        else:
+            self._look_seconds += _SMOOTHING * (now - began - self._look_seconds)
+            self._on_record(image, answer, now)
+
+    def _on_record(self, image: _Awaited, answer: Answer, now: float) -> None:
+        record, age = answer.image, answer.age
+        before, image.state = image.state, record.state
+        if before != record.state and self._hooks.hears(StateChanged):
+            known_age = image.waits[0].elapsed(now) if age is None else age
+            self._hooks.tell(StateChanged(image.vid, before, record.state, known_age))
+        steps = []
+        for wait in tuple(image.waits):
+            if wait.image is None or wait.image.state != record.state:
+                wait.watcher.changed(wait, record)
+            observe = partial(wait.observe, age=age, reserve=self._reserve(wait))
+            steps.append((wait, _stepped(observe, now, record)))
+        delay, reason = self._follow(image, steps, now)
+        if self._hooks.hears(LookFinished):
+            known_age = steps[0][0].age(now)
+            self._hooks.tell(LookFinished(image.vid, record.state, known_age, delay, reason))
+
+    def _on_failure(self, image: _Awaited, error: KokoonError, now: float) -> None:
+        throttled = is_throttling(error)
+        hint = error.retry_after if isinstance(error, RateLimited | ServerError) else None
+        pause = self._backoff(max(w.failures_in_a_row for w in image.waits) + 1, throttled)
+        steps = []
+        for wait in tuple(image.waits):
+            fail = partial(wait.fail, pause=pause, hint=hint or 0.0, reserve=self._reserve(wait))
+            steps.append((wait, _stepped(fail, now, error)))
+        delay, reason = self._follow(image, steps, now)
+        if self._hooks.hears(LookFailed):
+            kind = type(error).__name__
+            self._hooks.tell(LookFailed(image.vid, kind, delay, reason))
+
+    def _follow(
+        self, image: _Awaited, steps: list[tuple[Wait, Step | Exception]], now: float
+    ) -> tuple[float | None, str]:
+        """End the waits that are over and schedule the next look for the others."""
+        delay, reason = None, "ended"
+        for wait, step in steps:
+            match step:
+                case LookAgain():
+                    if delay is None or step.delay < delay:
+                        delay, reason = step.delay, step.reason
+                case Done():
+                    self._end(image, wait, step.image)
+                case Failed():
+                    # A copy for each: they are raised in different tasks.
+                    self._end(image, wait, copy.copy(step.error))
+                case _:
+                    self._end(image, wait, step)
+        if delay is not None:
+            self._put(image, now + delay)
+        return delay, reason
+
+    def _reserve(self, wait: Wait) -> float:
+        """Give the seconds before the deadline at which the last look has to start."""
+        usual = _RESERVE_LOOKS * max(self._look_seconds, _SHORTEST_LOOK)
+        return usual if wait.timeout is None else min(usual, _MOST_RESERVE * wait.timeout)
+
+    def _end(self, image: _Awaited, wait: Wait, result: Image | Exception) -> None:
+        image.waits.remove(wait)
+        if isinstance(result, Exception):
+            self._give_up(wait)
+        outcome = "completed" if isinstance(result, Image) else type(result).__name__
+        self._tell_end(wait, outcome)
+        wait.watcher.ended(wait, result)
+        if not image.waits:
+            self._forget(image)
+
+    def _give_up(self, wait: Wait) -> None:
+        try:
+            wait.give_up()
+        except Exception:  # noqa: BLE001 - a user's policy; the wait is over, so only the log can hear it
+            logger.exception("policy.failed", extra={"kokoon_vid": wait.vid})
+
+    def _tell_end(self, wait: Wait, outcome: str) -> None:
+        if self._hooks.hears(WaitEnded):
+            elapsed = wait.elapsed(asyncio.get_running_loop().time())
+            self._hooks.tell(WaitEnded(wait.vid, outcome, elapsed, wait.looks))
+
+
+def _stepped(step: Callable[..., Step], now: float, seen: object) -> Step | Exception:
+    """Do a step of a wait; what a user's policy raises ends that one wait."""
+    try:
+        return step(now, seen)
+    except Exception as error:  # noqa: BLE001 - whatever a user's policy raises
+        return error

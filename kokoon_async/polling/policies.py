@@ -1,0 +1,128 @@
+"""How long to pause between looks: the policies, all of them plain arithmetic."""
+
+import math
+import random
+from typing import Protocol
+
+import attrs
+
+from .._checks import positive, share
+from ..models import ImageState
+
+
+__all__ = ["AgeProportional", "Exponential", "Fixed", "Look", "PollPolicy"]
+
+
+@attrs.frozen
+class Look:
+    """
+    Say what is known when a policy is asked for the next delay.
+
+    Attributes:
+        age: Seconds since the image was created, by the server's clock.
+
+        elapsed: Seconds since the wait began.
+
+        looks: Looks made so far, from 1.
+
+        state: The image's state at the last good look; ``pending`` before the first.
+    """
+
+    age: float
+    elapsed: float
+    looks: int
+    state: ImageState
+
+
+class PollPolicy(Protocol):
+    """Decide when to look next, and learn from when images were finished."""
+
+    def next_delay(self, look: Look) -> float:
+        """Give the seconds from now to the next look, zero or more."""
+
+    def record(self, earliest: float, latest: float) -> None:
+        """Note that an image finished at an age in (earliest, latest]; latest may be inf."""
+
+
+@attrs.define(kw_only=True)
+class _Jittered:
+    """
+    Spread delays evenly by ± *jitter*, so that waits do not march in step (F-54).
+
+    Attributes:
+        jitter: Share of the delay, e.g. 0.1 for ± 10 %; 0 makes the policy deterministic.
+    """
+
+    jitter: float = attrs.field(default=0.1, validator=share)
+    _random: random.Random = attrs.field(factory=random.Random, init=False, repr=False, eq=False)
+
+    def record(self, earliest: float, latest: float) -> None:
+        """Take no notice: this policy does not learn."""
+
+    def _spread(self, delay: float) -> float:
+        if not self.jitter:
+            return delay
+        return delay * (1 + self.jitter * (2 * self._random.random() - 1))
+
+
+@attrs.define
+class Fixed(_Jittered):
+    """
+    Look every *interval* seconds.
+
+    Attributes:
+        interval: Seconds.
+    """
+
+    interval: float = attrs.field(default=2.0, validator=positive)
+
+    def next_delay(self, look: Look) -> float:  # noqa: ARG002 - the protocol's
+        """Give the interval, spread by the jitter."""
+        return self._spread(self.interval)
+
+
+@attrs.define
+class Exponential(_Jittered):
+    """
+    Pause longer after each look, up to a maximum.
+
+    Attributes:
+        initial: Seconds after the first look.
+
+        factor: How much longer each pause is than the last.
+
+        maximum: Seconds.
+    """
+
+    initial: float = attrs.field(default=1.0, validator=positive)
+    factor: float = attrs.field(default=1.5, validator=positive)
+    maximum: float = attrs.field(default=20.0, validator=positive)
+
+    def next_delay(self, look: Look) -> float:
+        """Give the pause that follows so many looks, spread by the jitter."""
+        # In logarithms, since factor ** looks overflows.
+        growth = math.log(self.factor) * max(look.looks - 1, 0)
+        most = math.log(self.maximum / self.initial)
+        return self._spread(self.maximum if growth >= most else self.initial * math.exp(growth))
+
+
+@attrs.define
+class AgeProportional(_Jittered):
+    """
+    Pause for a share of the image's age: whatever its time, it is noticed in proportion.
+
+    Attributes:
+        fraction: Share of the age.
+
+        minimum: The shortest pause, in seconds.
+
+        maximum: The longest pause, in seconds.
+    """
+
+    fraction: float = attrs.field(default=0.15, validator=positive)
+    minimum: float = attrs.field(default=0.5, validator=positive)
+    maximum: float = attrs.field(default=15.0, validator=positive)
+
+    def next_delay(self, look: Look) -> float:
+        """Give the share of the age, within its bounds, spread by the jitter."""
+        return self._spread(min(max(self.fraction * look.age, self.minimum), self.maximum))
