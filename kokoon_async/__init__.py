@@ -9,6 +9,7 @@ from ._http.calls import Timeouts
 from ._http.retry import RetryPolicy
 from ._http.throttle import Limits
 from ._http.wire import configure_converter, make_converter
+from ._waiting.outcomes import Outcome, OutcomeStream
 from ._waiting.streams import Watch
 from .client import DEFAULT_BASE_URL, KokoonClient
 from .errors import (
@@ -63,6 +64,8 @@ __all__ = [
     "KokoonError",
     "Limits",
     "Look",
+    "Outcome",
+    "OutcomeStream",
     "PollPolicy",
     "ProtocolError",
     "RateLimited",

@@ -14,6 +14,7 @@ from .models import canonical_vid
 __all__ = [
     "base_url_from",
     "check_seconds",
+    "check_whole",
     "non_negative",
     "positive",
     "positive_or_none",
@@ -69,10 +70,20 @@ def share(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
         raise _refuse(name, value, "at least 0 and below 1")
 
 
+def check_whole(name: str, value: object) -> None:
+    """
+    Refuse an argument that is not a whole number from 1.
+
+    Raises:
+        ConfigurationError: It names the argument.
+    """
+    if type(value) is not int or value < 1:
+        raise _refuse(name, value, "a whole number from 1")
+
+
 def whole(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
     """Refuse a field's value that is not a whole number from 1."""
-    if type(value) is not int or value < 1:
-        raise _refuse(f"{type(owner).__name__}.{attribute.name}", value, "a whole number from 1")
+    check_whole(f"{type(owner).__name__}.{attribute.name}", value)
 
 
 def whole_or_none(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,16 +11,18 @@ from uuid import UUID
 
 from yarl import URL
 
-from ._checks import base_url_from, check_seconds, vid_from
+from ._checks import base_url_from, check_seconds, check_whole, vid_from
 from ._http.auth import Secret, TokenProvider, Tokens
 from ._http.calls import Calls, Timeouts
 from ._http.pipeline import Pipeline
 from ._http.retry import RetryPolicy
 from ._http.throttle import Limits, Throttle
 from ._http.transport import Transport
+from ._waiting.bulk import Fetching, Waiting
+from ._waiting.outcomes import OutcomeStream
 from ._waiting.scheduler import Scheduler
 from ._waiting.streams import Feed, Watch
-from ._waiting.waits import Wait
+from ._waiting.waits import Wait, Watcher
 from .errors import ClientClosed, ConfigurationError
 from .events import Hook, Hooks, logger
 from .models import Image
@@ -108,13 +110,14 @@ class KokoonClient:
             retry=retry,
             hooks=self._hooks,
         )
+        self._most_looks = limits.max_in_flight or _MOST_LOOKS
         self._scheduler = Scheduler(
             self._pipeline.look,
             backoff=lambda failures, throttled: retry.backoff(
                 failures, throttled=throttled, draw=random.random
             ),
             hooks=self._hooks,
-            most_looks=limits.max_in_flight or _MOST_LOOKS,
+            most_looks=self._most_looks,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -205,7 +208,38 @@ class KokoonClient:
             KokoonError: Whatever else went wrong; see `kokoon_async.errors`.
         """
         self._check_usable()
-        return await self._pipeline.fetch(vid_from(vid))
+        answer = await self._pipeline.fetch(vid_from(vid))
+        return answer.image
+
+    def get_images(
+        self,
+        vids: Iterable[str | UUID] | AsyncIterable[str | UUID],
+        *,
+        in_order: bool = False,
+    ) -> OutcomeStream:
+        """
+        Get the records of many images, any number of them, as fast as the limits allow.
+
+        ::
+
+            async with client.get_images(vids) as outcomes:
+                async for outcome in outcomes:
+                    ...
+
+        Every position of the input gets exactly one outcome; an id that is under way is
+        not fetched a second time. Memory does not grow with the input.
+
+        Args:
+            vids: Any iterable, plain or async; read only as fast as the work is done.
+
+            in_order: Give the outcomes in the order of the input, and not as they come.
+
+        Raises:
+            ConfigurationError: If *vids* is no iterable, or is one text.
+        """
+        self._check_usable()
+        work = Fetching(vids, self._pipeline.fetch, workers=self._most_looks, in_order=in_order)
+        return OutcomeStream(work)
 
     async def wait_until_completed(
         self,
@@ -291,16 +325,59 @@ class KokoonClient:
         self._check_usable()
         check_seconds("timeout", timeout)
         feed = Feed()
-        wait = Wait(
-            vid_from(vid),
+        wait = self._new_wait(vid_from(vid), feed, timeout, poll, missing_grace)
+        return Watch(self._scheduler, wait, feed)
+
+    def wait_many(
+        self,
+        vids: Iterable[str | UUID] | AsyncIterable[str | UUID],
+        *,
+        timeout: float | None = 1800.0,
+        poll: PollPolicy | None = None,
+        window: int = 100_000,
+    ) -> OutcomeStream:
+        """
+        Wait for many images, any number of them; give each outcome as it comes.
+
+        Args:
+            vids: Any iterable, plain or async.
+
+            timeout: Seconds for each image, from when its own wait begins.
+
+            poll: When to look next; the client's policy by default.
+
+            window: How many are waited for at once. Each takes some 600 bytes, and no
+                task; the input is read on as waits end and their outcomes are taken.
+
+        Raises:
+            ConfigurationError: If an argument cannot be used.
+        """
+        self._check_usable()
+        check_seconds("timeout", timeout)
+        check_whole("window", window)
+
+        def new_wait(vid: str, watcher: Watcher) -> Wait:
+            return self._new_wait(vid, watcher, timeout, poll)
+
+        return OutcomeStream(Waiting(vids, self._scheduler, new_wait, window=window))
+
+    def _new_wait(
+        self,
+        vid: str,
+        watcher: Watcher,
+        timeout: float | None,
+        poll: PollPolicy | None,
+        missing_grace: float = 0.0,
+    ) -> Wait:
+        return Wait(
+            vid,
             self._poll if poll is None else poll,
-            feed,
+            watcher,
             now=asyncio.get_running_loop().time(),
             timeout=timeout,
             outage=self._timeouts.outage,
             missing_grace=missing_grace,
         )
-        return Watch(self._scheduler, wait, feed)
 
 
 async def _call(on_change: Callable[[Image], object], image: Image) -> None:

@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger("kokoon_async")
+# A program that does not configure logging hears nothing, instead of bare warnings.
+logger.addHandler(logging.NullHandler())
 
 
 @attrs.frozen

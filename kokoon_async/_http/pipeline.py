@@ -10,7 +10,6 @@ from typing import Protocol
 
 from ..errors import KokoonError, ProtocolError
 from ..events import Hooks, RetryScheduled
-from ..models import Image
 from .auth import Token, Tokens
 from .calls import Call, Calls
 from .protocol import (
@@ -74,7 +73,7 @@ class Pipeline:
         self._quota = RetryQuota(retry.quota)
         self._hooks = hooks
 
-    async def fetch(self, vid: str) -> Image:
+    async def fetch(self, vid: str) -> Answer:
         """
         Get one image's record, trying again as the retry policy allows.
 
@@ -82,8 +81,7 @@ class Pipeline:
             KokoonError: What the last attempt ended with.
         """
         call = self._calls.new(vid)
-        answer = await self._calls.run(call, self._with_retries(call))
-        return answer.image
+        return await self._calls.run(call, self._with_retries(call))
 
     async def look(self, vid: str) -> Answer:
         """
@@ -141,7 +139,7 @@ class Pipeline:
             failure = error
         else:
             self._throttle.succeeded()
-            return Answer(image, response)
+            return Answer(image, response, call.attempts)
         if isinstance(failure, ProtocolError):
             response.discard()  # whatever else comes on this connection is suspect (E7)
         failure.attempts = call.attempts

@@ -102,10 +102,13 @@ class Answer(NamedTuple):
         image: The record.
 
         response: The answer that it was in.
+
+        attempts: Requests sent for it.
     """
 
     image: Image
     response: Response
+    attempts: int = 1
 
     @property
     def server_time(self) -> datetime | None:

@@ -1,0 +1,158 @@
+"""Fetch many images, or wait for many, with a fixed number of tasks."""
+
+import asyncio
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+
+from .._checks import vid_from
+from .._http.protocol import Answer
+from ..errors import ClientClosed, InvalidVid, KokoonError
+from ..models import Image
+from .outcomes import Outcome
+from .scheduler import Scheduler
+from .waits import Wait
+from .work import Work
+
+
+__all__ = ["Fetching", "Waiting"]
+
+_ROOM_PER_WORKER = 4
+_MOST_SHOWN_LETTERS = 200
+_TAKEN_BETWEEN_PAUSES = 200
+
+
+def _checked(item: object) -> str | Outcome:
+    """Give the vid that an item of the input is, or the outcome that it is none."""
+    try:
+        return vid_from(item)
+    except InvalidVid as error:
+        return Outcome(str(item)[:_MOST_SHOWN_LETTERS], error=error)
+
+
+class Fetching(Work[Outcome]):
+    """
+    Fetch every image of an input once, with a few workers.
+
+    Args:
+        vids: The input.
+
+        fetch: Gets one record, with its retries.
+
+        workers: How many run at once.
+
+        in_order: Hand over in the order of the input.
+    """
+
+    def __init__(
+        self,
+        vids: Iterable[object] | AsyncIterable[object],
+        fetch: Callable[[str], Awaitable[Answer]],
+        *,
+        workers: int,
+        in_order: bool,
+    ) -> None:
+        super().__init__(vids, room=_ROOM_PER_WORKER * workers, in_order=in_order)
+        self._fetch = fetch
+        self._idle_workers = workers
+        # The positions that wait for an image under way: a duplicate joins them.
+        self._under_way: dict[str, list[int]] = {}
+
+    def begin(self) -> None:
+        """Start the first worker."""
+        self._add_worker()
+
+    def _add_worker(self) -> None:
+        """Start one more worker, up to the limit: a short input needs few."""
+        if self._idle_workers:
+            self._idle_workers -= 1
+            self.start(self._work(), "kokoon fetch")
+
+    async def _work(self) -> None:
+        while (taken := await self.take()) is not None:
+            self._add_worker()
+            position, item = taken
+            vid = _checked(item)
+            if isinstance(vid, Outcome):
+                self.give(position, vid)
+            elif vid in self._under_way:
+                self._under_way[vid].append(position)
+            else:
+                await self._fetch_for(position, vid)
+
+    async def _fetch_for(self, position: int, vid: str) -> None:
+        positions = self._under_way[vid] = [position]
+        try:
+            answer = await self._fetch(vid)
+            outcome = Outcome(vid, answer.image, None, answer.attempts)
+        except ClientClosed as error:
+            self.fail(error, is_fatal=True)
+            return
+        except KokoonError as error:
+            outcome = Outcome(vid, None, error, error.attempts)
+        finally:
+            del self._under_way[vid]
+        for each in positions:
+            self.give(each, outcome)
+
+
+class Waiting(Work[Outcome]):
+    """
+    Wait for every image of an input, with one task in all.
+
+    Args:
+        vids: The input.
+
+        scheduler: The client's.
+
+        new_wait: Makes a wait that tells this object what becomes of it.
+
+        window: How many may be waited for, or be finished and not taken, at once.
+    """
+
+    def __init__(
+        self,
+        vids: Iterable[object] | AsyncIterable[object],
+        scheduler: Scheduler,
+        new_wait: Callable[[str, "Waiting"], Wait],
+        *,
+        window: int,
+    ) -> None:
+        super().__init__(vids, room=window)
+        self._scheduler = scheduler
+        self._new_wait = new_wait
+        self._waits: set[Wait] = set()
+
+    def begin(self) -> None:
+        """Start the one task: it reads the input."""
+        self.start(self._add_waits(), "kokoon wait_many")
+
+    def end(self) -> None:
+        """Drop the waits that are not over."""
+        waits, self._waits = self._waits, set()
+        for wait in waits:
+            self._scheduler.drop(wait)
+
+    async def _add_waits(self) -> None:
+        while (taken := await self.take()) is not None:
+            position, item = taken
+            vid = _checked(item)
+            if isinstance(vid, Outcome):
+                self.give(position, vid)
+                continue
+            wait = self._new_wait(vid, self)
+            self._waits.add(wait)
+            self._scheduler.add(wait)
+            if position % _TAKEN_BETWEEN_PAUSES == 0:
+                await asyncio.sleep(0)  # let the looks begin
+
+    def changed(self, wait: Wait, image: Image) -> None:
+        """Take no notice: only the end counts."""
+
+    def ended(self, wait: Wait, result: Image | Exception) -> None:
+        """Hand over what became of a wait."""
+        self._waits.discard(wait)
+        if isinstance(result, Image):
+            self.give(0, Outcome(wait.vid, result, None, wait.looks))
+        elif isinstance(result, KokoonError) and not isinstance(result, ClientClosed):
+            self.give(0, Outcome(wait.vid, None, result, wait.looks))
+        else:  # the client is closed, or the user's policy raised
+            self.fail(result, is_fatal=True)

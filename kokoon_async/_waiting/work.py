@@ -1,0 +1,197 @@
+"""
+Work on a stream of ids: read the input no faster than results are taken, lose nothing.
+
+What has been read and not been taken yet is bounded, whatever the order of results: so
+a slow consumer slows the reading, and memory does not grow with the input.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from typing import Generic, TypeVar
+
+from ..errors import ConfigurationError
+
+
+__all__ = ["Work"]
+
+R = TypeVar("R")
+
+_END = object()
+
+
+class Work(Generic[R]):
+    """
+    Do something for every item of an input, and hand over the results.
+
+    A subclass says what: it overrides `begin`, reads with `take` and hands over with
+    `give`, once for every position taken.
+
+    Args:
+        items: Any iterable, plain or async.
+
+        room: How many positions may be taken and not be consumed yet.
+
+        in_order: Hand over in the order of the input.
+    """
+
+    def __init__(
+        self, items: Iterable[object] | AsyncIterable[object], *, room: int, in_order: bool = False
+    ) -> None:
+        self._plain: Iterator[object] | None = None
+        self._async: AsyncIterator[object] | None = None
+        if isinstance(items, str | bytes):
+            raise ConfigurationError(
+                f"vids must be an iterable of ids, not one {type(items).__name__}.",
+                hint="Put the id into a list.",
+            )
+        if isinstance(items, AsyncIterable):
+            self._async = aiter(items)
+        elif isinstance(items, Iterable):
+            self._plain = iter(items)
+        else:
+            raise ConfigurationError(
+                f"vids must be an iterable or an async iterable, not {type(items).__name__}."
+            )
+        self._room = room
+        self._in_order = in_order
+        self._reading = asyncio.Lock()
+        self._exhausted = False
+        self._failure: BaseException | None = None
+        self._is_broken = False
+        self._taken = 0
+        self.given = 0
+        self._early: dict[int, R] = {}
+        self._next_in_order = 0
+        self._results: deque[R] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._consumer: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun = False
+
+    # -- for subclasses ----------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the first tasks."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Let go of whatever is not a task."""
+
+    def start(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Run a part of the work as a task; what it raises reaches the consumer."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    async def take(self) -> tuple[int, object] | None:
+        """
+        Give the next item and its position, as soon as there is room for its result.
+
+        ``None`` at the end of the input, and after it raised.
+        """
+        async with self._reading:
+            while self._taken - self.given >= self._room and self._failure is None:
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
+            if self._exhausted or self._failure is not None:
+                return None
+            try:
+                item = await self._read()
+            except Exception as error:  # noqa: BLE001 - whatever the user's iterator raises
+                self.fail(error)
+                return None
+            if item is _END:
+                self._exhausted = True
+                self._wake_consumer()
+                return None
+            self._taken += 1
+            return self._taken - 1, item
+
+    def give(self, position: int, result: R) -> None:
+        """Hand over the result of a position."""
+        if not self._in_order:
+            self._results.append(result)
+        else:
+            self._early[position] = result
+            while self._next_in_order in self._early:
+                self._results.append(self._early.pop(self._next_in_order))
+                self._next_in_order += 1
+        self._wake_consumer()
+
+    def fail(self, error: BaseException, *, is_fatal: bool = False) -> None:
+        """
+        Read no further, and raise *error* to the consumer after the last result.
+
+        Args:
+            error: Why.
+
+            is_fatal: Whether some of what was taken will have no result.
+        """
+        if self._failure is None:
+            self._failure = error
+        self._exhausted = True
+        self._is_broken = self._is_broken or is_fatal
+        self._wake_reader()
+        self._wake_consumer()
+
+    # -- for the stream ----------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Whether tasks of this work are under way."""
+        return bool(self._tasks)
+
+    async def next(self) -> R | None:
+        """Give the next result; ``None`` after the last one."""
+        if not self._begun:
+            self._begun = True
+            self.begin()
+        while not self._results:
+            if self._exhausted and (self._is_broken or self.given == self._taken):
+                if self._failure is not None:
+                    raise self._failure
+                return None
+            self._consumer = asyncio.get_running_loop().create_future()
+            try:
+                await self._consumer
+            finally:
+                self._consumer = None
+        self.given += 1
+        self._wake_reader()
+        return self._results.popleft()
+
+    async def stop(self) -> None:
+        """Stop all tasks, and wait until they have let go."""
+        self.abandon()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Stop all tasks, without waiting."""
+        self._begun = self._exhausted = True
+        self.end()
+        for task in self._tasks:
+            task.cancel()
+
+    # -- inside ------------------------------------------------------------------------
+
+    async def _read(self) -> object:
+        if self._plain is not None:
+            return next(self._plain, _END)
+        if self._async is not None:
+            return await anext(self._async, _END)
+        return _END
+
+    def _task_ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.fail(error, is_fatal=True)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _wake_consumer(self) -> None:
+        if self._consumer is not None and not self._consumer.done():
+            self._consumer.set_result(None)
