@@ -120,7 +120,9 @@ async def compare(base_url: str, vids: list[str], *, rounds: int, count: int) ->
         order = list(contenders)
         for _ in range(rounds):
             for name in order:
-                costs[name].append(await cpu_per_record(fetches[name], endless, contenders[name][1]))
+                costs[name].append(
+                    await cpu_per_record(fetches[name], endless, contenders[name][1])
+                )
             order.append(order.pop(0))
     ours = costs["kokoon_async get_image"]
     print(f"CPU per record, {IN_FLIGHT} in flight, median of {rounds} rounds of {count}")

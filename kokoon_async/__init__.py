@@ -37,7 +37,17 @@ from .errors import (
 )
 from .events import Event, Hook
 from .models import Image, ImageState, Sighting
-from .polling import AgeProportional, Exponential, Fixed, Look, PollPolicy
+from .polling import (
+    AgeProportional,
+    Cost,
+    Exponential,
+    Fixed,
+    Learned,
+    Look,
+    PollPolicy,
+    evaluate,
+    preview,
+)
 
 
 __all__ = [
@@ -48,6 +58,7 @@ __all__ = [
     "ClientClosed",
     "ConfigurationError",
     "ConnectionFailed",
+    "Cost",
     "Event",
     "Exponential",
     "Fixed",
@@ -62,6 +73,7 @@ __all__ = [
     "JobError",
     "KokoonClient",
     "KokoonError",
+    "Learned",
     "Limits",
     "Look",
     "Outcome",
@@ -82,7 +94,9 @@ __all__ = [
     "WaitTimedOut",
     "Watch",
     "configure_converter",
+    "evaluate",
     "make_converter",
+    "preview",
 ]
 
 

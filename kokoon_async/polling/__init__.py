@@ -6,19 +6,26 @@ pause; the machine turns what a look brought into the next step of a wait. Ages 
 delays are in seconds.
 """
 
-from .machine import Done, Failed, LookAgain, Step, WaitMachine
+from .costs import Cost, evaluate, preview
+from .learned import Learned
+from .machine import WaitMachine
 from .policies import AgeProportional, Exponential, Fixed, Look, PollPolicy
+from .steps import Done, Failed, LookAgain, Step
 
 
 __all__ = [
     "AgeProportional",
+    "Cost",
     "Done",
     "Exponential",
     "Failed",
     "Fixed",
+    "Learned",
     "Look",
     "LookAgain",
     "PollPolicy",
     "Step",
     "WaitMachine",
+    "evaluate",
+    "preview",
 ]

@@ -3,10 +3,9 @@
 import math
 from typing import Any
 
-import attrs
-
 from ..errors import (
     ApiError,
+    ConfigurationError,
     ConnectionFailed,
     ImageFailed,
     ImageNotFound,
@@ -20,53 +19,12 @@ from ..errors import (
 )
 from ..models import Image, ImageState, Sighting
 from .policies import Look, PollPolicy
+from .steps import Done, Failed, LookAgain, Step
 
 
-__all__ = ["Done", "Failed", "LookAgain", "Step", "WaitMachine"]
+__all__ = ["WaitMachine"]
 
 _SHORTEST_DELAY = 0.1  # a policy that says 0 must not turn a wait into a flood (F-61)
-
-
-@attrs.frozen
-class LookAgain:
-    """
-    Go on waiting.
-
-    Attributes:
-        delay: Seconds from now to the next look.
-
-        reason: Why then: ``first``, ``policy``, ``backoff``, ``hint``, ``grace`` or ``deadline``.
-    """
-
-    delay: float
-    reason: str
-
-
-@attrs.frozen
-class Done:
-    """
-    End a wait well.
-
-    Attributes:
-        image: Completed.
-    """
-
-    image: Image
-
-
-@attrs.frozen
-class Failed:
-    """
-    End a wait with an error.
-
-    Attributes:
-        error: What the waiting caller gets.
-    """
-
-    error: KokoonError
-
-
-Step = LookAgain | Done | Failed
 
 
 def _is_passing(error: KokoonError) -> bool:
@@ -78,45 +36,61 @@ def _is_passing(error: KokoonError) -> bool:
     """
     if isinstance(error, ConnectionFailed):
         return not error.is_lasting
-    if isinstance(error, TransportError | UnexpectedResponse | RateLimited | ServerError):
+    if type(error) is ApiError:
         return True
-    return type(error) is ApiError or (isinstance(error, ApiError) and error.status in (408, 425))
+    return isinstance(error, TransportError | UnexpectedResponse | RateLimited | ServerError)
 
 
 class WaitMachine:
     """
     Follow one wait: what each look means, and when to look next.
 
-    Every method takes *now*, the seconds on a clock that never goes back.
+    Every method takes *now*, the seconds on a clock that never goes back. There may be a
+    million of these at once, so it holds states and times but no records.
 
     Args:
         vid: The image.
 
-        policy: Asked after each look that brought a record.
+        policy: Asked after each look that leaves the wait open.
 
         now: When the wait begins.
 
         timeout: Seconds it may take; ``None`` for ever.
 
-        outage: Seconds without one good answer that it bears.
+        outage: Seconds without one good answer that it bears. One failed look alone
+            never ends it, however long the pause before was.
 
         missing_grace: Seconds from the beginning in which "not found" may only mean
             that the server does not know the image yet (U5).
+
+    Attributes:
+        vid: The image.
+
+        timeout: Seconds the wait may take; ``None`` for ever.
+
+        state: What the last good look saw; ``None`` before the first.
+
+        looks: Looks made so far.
+
+        failures_in_a_row: Looks that failed since the last good one.
     """
 
     __slots__ = (
         "_born",
+        "_last_failure",
         "_last_good",
+        "_lesson",
         "_missing_grace",
         "_outage",
+        "_past",
         "_policy",
-        "_sightings",
         "_started",
-        "_unfinished_at",
-        "deadline",
+        "_state_looks",
+        "_state_since",
         "failures_in_a_row",
-        "image",
         "looks",
+        "state",
+        "timeout",
         "vid",
     )
 
@@ -131,22 +105,32 @@ class WaitMachine:
         missing_grace: float = 0.0,
     ) -> None:
         self.vid = vid
-        self.image: Image | None = None
+        self.timeout = timeout
+        self.state: ImageState | None = None
         self.looks = 0
         self.failures_in_a_row = 0
-        self.deadline = math.inf if timeout is None else now + timeout
         self._policy = policy
-        self._started = self._last_good = self._born = now
         self._outage = outage
         self._missing_grace = missing_grace
-        self._sightings: tuple[Sighting, ...] = ()
-        # The age at the last look that saw the image unfinished.
-        self._unfinished_at: float | None = None
+        self._started = self._last_good = self._born = self._state_since = now
+        self._state_looks = 0
+        self._past: tuple[Sighting, ...] = ()
+        self._last_failure = ""
+        # The ages between which the image was seen to finish.
+        self._lesson: tuple[float, float] | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When the wait's time is over; infinite if never."""
+        return math.inf if self.timeout is None else self._started + self.timeout
 
     @property
     def history(self) -> tuple[Sighting, ...]:
         """The states seen, oldest first, repeats folded together."""
-        return self._sightings
+        if self.state is None:
+            return ()
+        first, last = self._state_since - self._started, self._last_good - self._started
+        return (*self._past, Sighting(self.state, first, last, self._state_looks))
 
     def elapsed(self, now: float) -> float:
         """Give the seconds since the wait began."""
@@ -175,18 +159,18 @@ class WaitMachine:
             reserve: Seconds before the deadline at which the last look has to start, to
                 be answered in time.
         """
+        unfinished_at = None if self.state is None else self.age(self._last_good)
         self.looks += 1
         self.failures_in_a_row = 0
-        self.image = image
-        self._last_good = now
         if age is not None:
             self._born = now - age
-        self._see(image.state, now - self._started)
-        if image.state.is_final:
-            self._tell_policy(self.age(now))
-            return Done(image) if image.state == ImageState.COMPLETED else self._image_failed(now)
-        self._unfinished_at = self.age(now)
-        return self._next(now, self._policy_delay(now), "policy", reserve)
+        self._see(image.state, now)
+        if not image.state.is_final:
+            return self._next(now, self._policy_delay(now), "policy", reserve)
+        # An image that was finished at first sight says nothing about how long it took.
+        if unfinished_at is not None:
+            self._lesson = (unfinished_at, self.age(now))
+        return Done(image) if image.state == ImageState.COMPLETED else self._failed(now, image)
 
     def fail(
         self,
@@ -212,20 +196,25 @@ class WaitMachine:
             reserve: As for `observe`.
         """
         self.looks += 1
-        self.failures_in_a_row += 1
         in_grace = isinstance(error, ImageNotFound) and self.elapsed(now) < self._missing_grace
         if not in_grace:
+            self.failures_in_a_row += 1
+            self._last_failure = type(error).__name__
             if not _is_passing(error):
                 return Failed(error)
-            if now - self._last_good >= self._outage:
-                return self._out(now, error)
-        if now + hint >= self.deadline:
+        elif self.state is None:
+            self._last_good = now  # the server is well, and this its best answer so far
+        outage_in = self._last_good + self._outage - now
+        if outage_in <= 0 and self.failures_in_a_row > 1:
+            return self._out(now, error)
+        if hint and now + hint >= self.deadline:
             why = f" The server asks not to be asked for {hint:.0f} s, longer than the time left."
-            return Failed(self._timed_out(now, why if hint else ""))
+            return Failed(self._timed_out(now, why))
+        delay = self._policy_delay(now)
+        if outage_in > 0:  # the last chance comes when the patience ends, not some time later
+            delay = max(min(delay, outage_in), _SHORTEST_DELAY)
         delay, reason = max(
-            (self._policy_delay(now), "grace" if in_grace else "policy"),
-            (pause, "backoff"),
-            (hint, "hint"),
+            (delay, "grace" if in_grace else "policy"), (pause, "backoff"), (hint, "hint")
         )
         return self._next(now, delay, reason, reserve, soonest=hint)
 
@@ -233,20 +222,30 @@ class WaitMachine:
         """End the wait because its deadline passed."""
         return Failed(self._timed_out(now, ""))
 
-    def give_up(self) -> None:
-        """Tell the policy that the image was not finished when last seen."""
-        self._tell_policy(math.inf)
+    def conclude(self) -> None:
+        """
+        Tell the policy when the image was seen to finish, or that it was not.
+
+        Call it once, when the wait is over, however it ended: apart from `observe`, so
+        that a policy which raises cannot take a completed record away.
+        """
+        lesson = self._lesson
+        if lesson is None and self.state is not None and not self.state.is_final:
+            lesson = (self.age(self._last_good), math.inf)
+        if lesson is not None and lesson[0] < lesson[1]:
+            self._policy.record(*lesson)
+
+    def last_seen(self) -> str:
+        """Say what is known of the image, as a part of a sentence."""
+        return "not seen yet" if self.state is None else f"last seen as {self.state}"
 
     def _policy_delay(self, now: float) -> float:
-        state = ImageState.PENDING if self.image is None else self.image.state
-        look = Look(self.age(now), self.elapsed(now), self.looks, state)
-        return max(self._policy.next_delay(look), _SHORTEST_DELAY)
-
-    def _tell_policy(self, latest: float) -> None:
-        # An image that was finished at first sight says nothing about how long it took.
-        if self._unfinished_at is not None and latest > self._unfinished_at:
-            self._policy.record(self._unfinished_at, latest)
-        self._unfinished_at = None
+        state = ImageState.PENDING if self.state is None else self.state
+        delay = self._policy.next_delay(Look(self.age(now), self.elapsed(now), self.looks, state))
+        if not math.isfinite(delay):  # it would never be over, or stop the whole schedule
+            name = type(self._policy).__name__
+            raise ConfigurationError(f"{name}.next_delay gave {delay!r}, not seconds.")
+        return max(delay, _SHORTEST_DELAY)
 
     def _next(
         self, now: float, delay: float, reason: str, reserve: float, soonest: float = 0.0
@@ -259,19 +258,20 @@ class WaitMachine:
             return LookAgain(last_look - now, "deadline")
         return LookAgain(delay, reason)
 
-    def _see(self, state: ImageState, elapsed: float) -> None:
-        if self._sightings and self._sightings[-1].state == state:
-            last = self._sightings[-1]
-            seen = attrs.evolve(last, last_seen=elapsed, looks=last.looks + 1)
-            self._sightings = (*self._sightings[:-1], seen)
-        else:
-            self._sightings = (*self._sightings, Sighting(state, elapsed, elapsed, 1))
+    def _see(self, state: ImageState, now: float) -> None:
+        if state != self.state:
+            self._past = self.history
+            self._state_since, self._state_looks = now, 0
+        self.state = state
+        self._state_looks += 1
+        self._last_good = now
 
-    def _image_failed(self, now: float) -> Failed:
+    def _failed(self, now: float, image: Image) -> Failed:
         return Failed(
             ImageFailed(
                 f"The server failed to make image {self.vid} {self._story(now)}.",
                 hint="Request super-resolution again, or ask the vendor.",
+                image=image.without_urls(),
                 **self._evidence(now),
             )
         )
@@ -287,6 +287,9 @@ class WaitMachine:
         )
 
     def _timed_out(self, now: float, why: str) -> WaitTimedOut:
+        failures = self.failures_in_a_row
+        if failures:
+            why = f" Failed looks in a row at the end: {failures} ({self._last_failure}).{why}"
         return WaitTimedOut(
             f"Image {self.vid} was not finished {self._story(now)}.{why}",
             hint="The server's work goes on: wait for the same vid again to resume.",
@@ -294,14 +297,13 @@ class WaitMachine:
         )
 
     def _story(self, now: float) -> str:
-        seen = ", ".join(str(sighting) for sighting in self._sightings) or "never seen"
-        return f"after {now - self._started:.1f} s ({seen})"
+        seen = ", ".join(str(sighting) for sighting in self.history) or "never seen"
+        return f"after {self.elapsed(now):.1f} s ({seen})"
 
     def _evidence(self, now: float) -> dict[str, Any]:
         return {
             "vid": self.vid,
             "attempts": self.looks,
-            "image": self.image and self.image.without_urls(),
-            "history": self._sightings,
-            "elapsed": now - self._started,
+            "history": self.history,
+            "elapsed": self.elapsed(now),
         }

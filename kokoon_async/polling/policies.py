@@ -2,11 +2,12 @@
 
 import math
 import random
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from .._checks import positive, share
+from ..errors import ConfigurationError
 from ..models import ImageState
 
 
@@ -42,6 +43,24 @@ class PollPolicy(Protocol):
 
     def record(self, earliest: float, latest: float) -> None:
         """Note that an image finished at an age in (earliest, latest]; latest may be inf."""
+
+
+def _no_shrinking(owner: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+    if value < 1:
+        name = f"{type(owner).__name__}.{attribute.name}"
+        raise ConfigurationError(f"{name} must be 1 or more, not {value!r}.")
+
+
+def _at_least(lower: str) -> Any:
+    """Make a validator that refuses a value below that of the field *lower*."""
+
+    def check(owner: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:
+        least = getattr(owner, lower)
+        if value < least:
+            name = f"{type(owner).__name__}.{attribute.name}"
+            raise ConfigurationError(f"{name} ({value!r}) must not be below {lower} ({least!r}).")
+
+    return check
 
 
 @attrs.define(kw_only=True)
@@ -89,21 +108,22 @@ class Exponential(_Jittered):
     Attributes:
         initial: Seconds after the first look.
 
-        factor: How much longer each pause is than the last.
+        factor: How much longer each pause is than the last; from 1.
 
         maximum: Seconds.
     """
 
     initial: float = attrs.field(default=1.0, validator=positive)
-    factor: float = attrs.field(default=1.5, validator=positive)
-    maximum: float = attrs.field(default=20.0, validator=positive)
+    factor: float = attrs.field(default=1.5, validator=[positive, _no_shrinking])
+    maximum: float = attrs.field(default=20.0, validator=[positive, _at_least("initial")])
 
     def next_delay(self, look: Look) -> float:
         """Give the pause that follows so many looks, spread by the jitter."""
-        # In logarithms, since factor ** looks overflows.
-        growth = math.log(self.factor) * max(look.looks - 1, 0)
-        most = math.log(self.maximum / self.initial)
-        return self._spread(self.maximum if growth >= most else self.initial * math.exp(growth))
+        try:
+            pause = self.initial * float(self.factor) ** max(look.looks - 1, 0)
+        except OverflowError:  # after hundreds of looks (F-57)
+            pause = math.inf
+        return self._spread(min(pause, self.maximum))
 
 
 @attrs.define
@@ -121,7 +141,7 @@ class AgeProportional(_Jittered):
 
     fraction: float = attrs.field(default=0.15, validator=positive)
     minimum: float = attrs.field(default=0.5, validator=positive)
-    maximum: float = attrs.field(default=15.0, validator=positive)
+    maximum: float = attrs.field(default=15.0, validator=[positive, _at_least("minimum")])
 
     def next_delay(self, look: Look) -> float:
         """Give the share of the age, within its bounds, spread by the jitter."""

@@ -1,0 +1,85 @@
+"""What a policy would do, and what that would cost: to choose one, and to test one."""
+
+from collections.abc import Iterable
+
+import attrs
+
+from .._checks import check_seconds
+from ..errors import ConfigurationError
+from ..models import ImageState
+from .policies import Look, PollPolicy
+
+
+__all__ = ["Cost", "evaluate", "preview"]
+
+_MOST_LOOKS = 1_000_000
+
+
+@attrs.frozen
+class Cost:
+    """
+    Say what a policy costs for an image, on the average.
+
+    Attributes:
+        looks: Requests, with the first one at age 0.
+
+        delay: Seconds between the finish and the look that noticed it.
+
+        total: ``price * looks + delay``.
+    """
+
+    looks: float
+    delay: float
+    total: float
+
+
+def preview(policy: PollPolicy, until: float = 600.0) -> list[float]:
+    """
+    Give the ages at which a policy would look at an image that never finishes.
+
+    Args:
+        policy: Asked as in a wait that begins with the image; nothing is recorded.
+
+        until: The last age of interest, in seconds.
+    """
+    check_seconds("until", until, or_none=False)
+    ages = [0.0]
+    while ages[-1] < until and len(ages) < _MOST_LOOKS:
+        ages.append(_next_age(policy, ages[-1], len(ages)))
+    return [age for age in ages if age <= until]
+
+
+def evaluate(policy: PollPolicy, durations: Iterable[float], *, price: float = 1.0) -> Cost:
+    """
+    Give what a policy costs for images that take so long; a pure simulation.
+
+    Every wait begins with its image, and nothing is recorded: a policy that learns
+    stays as it is.
+
+    Args:
+        policy: Any.
+
+        durations: Seconds from creation to finish, one for each image.
+
+        price: Seconds of delay that a request is worth.
+
+    Raises:
+        ConfigurationError: If there are no durations.
+    """
+    check_seconds("price", price, or_none=False)
+    images = looks = 0
+    delay = 0.0
+    for duration in durations:
+        age, made = 0.0, 1
+        while age < duration:
+            age = _next_age(policy, age, made)
+            made += 1
+        images, looks, delay = images + 1, looks + made, delay + age - duration
+    if not images:
+        raise ConfigurationError("There are no durations to evaluate a policy with.")
+    return Cost(looks / images, delay / images, (price * looks + delay) / images)
+
+
+def _next_age(policy: PollPolicy, age: float, looks: int) -> float:
+    delay = policy.next_delay(Look(age=age, elapsed=age, looks=looks, state=ImageState.PROCESSING))
+    return age + max(delay, 1e-3)
