@@ -1,0 +1,205 @@
+"""
+All tasks of the project: `nox` runs what every change must pass, `nox -l` lists the rest.
+
+Python versions and packages are stated once, in pyproject.toml. What runs the package runs the
+built wheel; only ruff and mypy read the working tree.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import pathlib
+import shutil
+
+import nox
+from packaging.requirements import Requirement
+
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "types", "tests", "coverage"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_external_run = True
+# No machine has every Python. Those that are missing are skipped, also where the variable CI is set;
+# if none was found at all, the coverage session has nothing to combine and fails.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+ROOT = pathlib.Path(__file__).parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+DEPENDENCIES: list[str] = PYPROJECT["project"]["dependencies"]
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+
+# Without this the working tree, which lies in the current folder, would be tested and not the wheel.
+WHEEL_ONLY = {"PYTHONSAFEPATH": "1"}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting with ruff."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with mypy: the package, this file and, where they exist, the typing tests."""
+    session.install(*DEPENDENCIES, *EXTRAS["cli"], *group("typing"))
+    typing_tests = [name for name in ("tests/typing",) if (ROOT / name).is_dir()]
+    session.run("mypy", "--strict", "kokoon_async", "noxfile.py", *typing_tests)
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """
+    Run the tests against the built wheel and record branch coverage.
+
+    Arguments go to pytest; `--installpkg FILE` tests that wheel or sdist instead of building one.
+    """
+    erase_coverage()
+    pytest_args = install_package(session, "cli", *group("tests"))
+    session.run("coverage", "run", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Combine the coverage of all Pythons that ran, and fail under 100 % of lines and branches."""
+    if not list(ROOT.glob(".coverage.*")):
+        session.error("no tests session left any coverage data: was there a Python to run them?")
+    session.install(*(name for name in group("tests") if Requirement(name).name == "coverage"))
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0], reuse_venv=False)
+def lowest(session: nox.Session) -> None:
+    """Run the tests with the lowest version of each dependency that pyproject.toml allows."""
+    pins = [lowest_version(name) for name in (*DEPENDENCIES, *EXTRAS["cli"])]
+    pytest_args = install_package(session, "cli", *pins, *group("tests"))
+    session.run("python", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
+
+
+@nox.session(python=PYTHONS, reuse_venv=False)
+def newest(session: nox.Session) -> None:
+    """Run the tests with the newest version of each dependency, pre-releases included."""
+    pytest_args = install_package(session, "cli", *group("tests"))
+    session.install("--pre", "--upgrade", *DEPENDENCIES, *EXTRAS["cli"])
+    session.run("python", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run all benchmarks, or only `-- NAME`; what follows the name goes to that script."""
+    name, *args = session.posargs or ["*"]
+    scripts = [
+        path
+        for path in sorted((ROOT / "benchmarks").glob(f"{name}.py"))
+        if "__main__" in path.read_text("utf-8")  # the others are parts of these
+    ]
+    if not scripts:
+        session.error(f"benchmarks/{name}.py is no script to run")
+    install_package(session, "cli", *group("bench"))
+    for script in scripts:
+        session.run("python", str(script), *args)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo from the built wheel; arguments go to `kokoon-async demo`."""
+    install_package(session, "cli")
+    session.run("kokoon-async", "demo", *session.posargs, env=WHEEL_ONLY)
+
+
+@nox.session
+def release_check(session: nox.Session) -> None:
+    """Build twice and compare; check contents and metadata; install and import the wheel alone."""
+    session.install("build", "check-wheel-contents", "twine", "virtualenv")
+    work = pathlib.Path(session.create_tmp())
+    # The wheel of the first build comes from the sdist, that of the second from the tree: if they
+    # are the same, then the sdist also has everything that the package needs.
+    first = build_twice(session, work)
+    session.run("twine", "check", "--strict", *map(str, first))
+    wheel = next(path for path in first if path.suffix == ".whl")
+    session.run("check-wheel-contents", str(wheel))
+    session.run("python", "-m", "virtualenv", "--clear", "--quiet", str(work / "clean"))
+    python = str(work / "clean" / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+    session.run(python, "-m", "pip", "check", external=True)
+    check = "import kokoon_async; print('imported', kokoon_async.__version__)"
+    session.run(python, "-W", "error", "-X", "dev", "-c", check, external=True, env=WHEEL_ONLY)
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return the packages of a dependency group, those of the groups that it includes as well."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+def lowest_version(requirement: str) -> str:
+    """Turn `name>=1.2` into `name==1.2`."""
+    parsed = Requirement(requirement)
+    (bound,) = [spec.version for spec in parsed.specifier if spec.operator == ">="]
+    return f"{parsed.name}=={bound}"
+
+
+@functools.cache
+def erase_coverage() -> None:
+    """Remove the data of earlier runs, once for all Pythons, so that they cannot fill a gap."""
+    for path in ROOT.glob(".coverage*"):
+        path.unlink()
+
+
+def install_package(session: nox.Session, extra: str, *others: str) -> list[str]:
+    """
+    Install the package with an extra and with other packages: the built wheel, or `--installpkg`.
+
+    Returns:
+        The arguments of the session that are not about the package to install.
+    """
+    args = list(session.posargs)
+    if "--installpkg" in args:
+        where = args.index("--installpkg")
+        package = str(pathlib.Path(args[where + 1]).resolve())
+        del args[where : where + 2]
+    else:
+        package = build_wheel(session)
+    # An environment that is used again may hold an older build of the same version, which pip would
+    # keep.
+    session.install("--force-reinstall", "--no-deps", package)
+    session.install(f"{package}[{extra}]", *others)
+    return args
+
+
+def build_wheel(session: nox.Session) -> str:
+    """Build the wheel from the working tree and return where it is."""
+    folder = pathlib.Path(session.cache_dir)
+    session.run_install(
+        "python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT)
+    )
+    return str(folder / f"kokoon_async-{PYPROJECT['project']['version']}-py3-none-any.whl")
+
+
+def build_twice(session: nox.Session, work: pathlib.Path) -> list[pathlib.Path]:
+    """Build sdist and wheel in two ways, fail if they differ, and return the first two."""
+    builds = []
+    for number, formats in enumerate(((), ("--sdist", "--wheel"))):
+        folder = work / f"dist-{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run(
+            "python", "-m", "build", "--outdir", str(folder), *formats, str(ROOT),
+            env={"SOURCE_DATE_EPOCH": "1767225600"}, silent=True,
+        )  # fmt: skip
+        builds.append(sorted(folder.iterdir()))
+    first, second = ({path.name: digest(path) for path in build} for build in builds)
+    if first != second:
+        session.error(f"two builds differ: {first} and {second}")
+    session.log(f"two builds are the same: {first}")
+    return builds[0]
+
+
+def digest(path: pathlib.Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,90 @@
+"""What an installation holds, and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import kokoon_async
+
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter, one that nothing measures."""
+    env = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_all_is_what_the_package_exposes():
+    """Every public name stands in `__all__`, and every name in `__all__` exists."""
+    exposed = {
+        name
+        for name, value in vars(kokoon_async).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    listed = set(kokoon_async.__all__)
+    assert exposed - listed == set()
+    assert [name for name in listed if not hasattr(kokoon_async, name)] == []
+
+
+def test_version_is_that_of_the_distribution():
+    """The version is looked up in the metadata, and only when asked for."""
+    assert "__version__" not in vars(kokoon_async)
+    assert kokoon_async.__version__ == importlib.metadata.version("kokoon-async")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        kokoon_async.no_such_name  # noqa: B018
+
+
+def test_types_are_marked():
+    """Type checkers are told that the package has types."""
+    assert Path(kokoon_async.__file__).with_name("py.typed").is_file()
+
+
+def test_command_is_installed():
+    """The distribution brings the command `kokoon-async`, and no pytest plugin that loads itself."""
+    points = importlib.metadata.distribution("kokoon-async").entry_points
+    assert {(point.group, point.name, point.value) for point in points} == {
+        ("console_scripts", "kokoon-async", "kokoon_async.cli:main")
+    }
+
+
+def test_import_is_light():
+    """Importing the package loads no server, no extra and no test tool."""
+    code = "import sys, kokoon_async; print(*sys.modules, sep='\\n')"
+    loaded = set(run_python("-c", code).stdout.split())
+    assert "kokoon_async" in loaded
+    heavy = {
+        *("aiohttp.web", "click", "rich", "pyarrow", "pytest", "_pytest"),
+        *("kokoon_async.simulator", "kokoon_async.testing", "kokoon_async.cli"),
+    }
+    assert loaded & heavy == set()
+
+
+def test_import_is_clean():
+    """Importing the package in development mode warns of nothing."""
+    done = run_python("-W", "error", "-X", "dev", "-c", "import kokoon_async")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif("NOX_CURRENT_SESSION" not in os.environ, reason="nox installs the wheel")
+def test_wheel_is_tested():
+    """Under nox it is the installed wheel that is tested, and not the working tree."""
+    assert Path(kokoon_async.__file__).is_relative_to(sysconfig.get_path("purelib"))
+
+
+def test_ci_runs_what_the_readme_says():
+    """CI runs the very command that the README gives for running the tests."""
+    command = "python3 -m venv .venv && .venv/bin/pip install nox && .venv/bin/nox"
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8")
+    assert command in (ROOT / "README.md").read_text("utf-8")
