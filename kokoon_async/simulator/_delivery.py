@@ -139,14 +139,16 @@ async def _extra_response(exchange: Exchange, answer: Answer, fault: ExtraRespon
     vid = images.stranger(exchange.vid or "") if fault.vid is None else fault.vid
 
     def strike() -> None:
-        if not exchange.wire.is_open:
-            exchange.put_back()
-            return
         image = images.find(vid) or images.invent(vid)
         extra = Answer(200, images.record(image, image.state(images.now())))
         rendered = render(extra, images.now(), close=False)
-        exchange.write(rendered.head + rendered.body)
-        exchange.met()
+        try:
+            exchange.write(rendered.head + rendered.body)
+        except ConnectionResetError:
+            # The client has closed in the meantime: another one shall have it.
+            exchange.put_back()
+        else:
+            exchange.met()
 
     rendered = exchange.render(answer)
     exchange.write(rendered.head + rendered.body)

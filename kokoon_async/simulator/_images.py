@@ -116,6 +116,7 @@ class ImageStore:
         self._durations = durations
         self._failure_rate = failure_rate
         self._on_demand = on_demand
+        self._uid = make_uuid(int.from_bytes(digest(seed, "uid")[:16]))
         self._born = clock.time()
         self._ids = random.Random(seed)
         self._images: dict[str, SimulatedImage] = {}
@@ -183,6 +184,7 @@ class ImageStore:
             created=image.created,
             original=image.original,
             seed=self._seed,
+            uid=self._uid,
             fields=image.fields,
         )
 

@@ -15,8 +15,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 _BACKLOG = 1024
 
-# asyncio needs a few turns of the loop to hand over a connection that it has just accepted.
-_TURNS_TO_ACCEPT = 5
+_TURNS_TO_ACCEPT = 5  # three in Python 3.11
 
 
 class Listener:
@@ -89,9 +88,13 @@ class Listener:
         )
         runner = web.ServerRunner(self._server)
         await runner.setup()
+        site = web.TCPSite(runner, self._address, self._port, backlog=_BACKLOG)
+        starting = asyncio.ensure_future(site.start())
         try:
-            await web.TCPSite(runner, self._address, self._port, backlog=_BACKLOG).start()
-        except OSError:
+            # asyncio loses the socket when it is cancelled between listening and saying so.
+            await asyncio.shield(starting)
+        except BaseException:
+            await asyncio.gather(starting, return_exceptions=True)
             await runner.cleanup()
             raise
         self._port = runner.addresses[0][1]
@@ -104,10 +107,17 @@ class Listener:
         if self._runner is None or self._server is None:
             return
         runner, self._runner = self._runner, None
-        for site in runner.sites:
-            await site.stop()
-        # A graceful shutdown would wait for held answers; dropping the connections ends them.
-        await self._server.drop_connections()
+        try:
+            # asyncio loses a connection whose listener closes before it was handed over.
+            for _ in range(_TURNS_TO_ACCEPT):
+                await asyncio.sleep(0)
+        finally:
+            for site in runner.sites:
+                await site.stop()
+            # A graceful shutdown would wait for held answers; this ends them.
+            self._server.drop_connections()
+        while self._server.connections:  # noqa: ASYNC110 - aiohttp has no event for it
+            await asyncio.sleep(0)
         await runner.cleanup()
 
 
@@ -131,14 +141,10 @@ class _TrackingServer(web.Server):
         self._transports.pop(handler, None)
         super().connection_lost(handler, exc)
 
-    async def drop_connections(self) -> None:
-        """Break all connections, and let the loop turn until nothing runs for them."""
-        for _ in range(_TURNS_TO_ACCEPT):
-            await asyncio.sleep(0)
-        while self.connections:
-            for transport in self._transports.values():
-                transport.abort()
-            await asyncio.sleep(0)
+    def drop_connections(self) -> None:
+        """Break all connections."""
+        for transport in self._transports.values():
+            transport.abort()
 
 
 def loopback_address(host: str) -> str:

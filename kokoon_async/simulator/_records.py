@@ -54,6 +54,7 @@ def make_record(
     created: float,
     original: bool,
     seed: int,
+    uid: str,
     fields: Mapping[str, object],
 ) -> dict[str, object]:
     """
@@ -73,10 +74,11 @@ def make_record(
 
         seed: The simulator's.
 
+        uid: The one user's id.
+
         fields: Replace or add to what the record would say; `ABSENT` leaves a field out.
     """
     bits = digest(seed, vid)
-    uid = make_uuid(int.from_bytes(digest(seed, "uid")[:16]))
     width, height = _SIZES[bits[0] % len(_SIZES)]
     done = state == COMPLETED
     url: str | None = None

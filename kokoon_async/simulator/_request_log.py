@@ -153,9 +153,8 @@ class RequestLog:
 
     def note_status(self, entry: Entry, status: int) -> None:
         """Take note that the head of an answer is on the wire."""
-        if entry.status is None:
-            entry.status = status
-            self._by_status[status] += 1
+        entry.status = status
+        self._by_status[status] += 1
 
     def note_fault(self, entry: Entry, kind: str) -> None:
         """Take note that a request has met a fault."""

@@ -199,7 +199,8 @@ class Simulator:
         Args:
             script:
                 Its states: ``"pending*3 processing*20s completed"`` is *pending* for three
-                answers, *processing* for 20 seconds, then *completed*.
+                answers, *processing* for 20 seconds, then *completed*. An answer counts
+                when it went out whole and its state was not a fault's.
 
             duration: Without a script: completed at this age in seconds; else it is drawn.
 

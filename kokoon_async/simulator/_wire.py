@@ -2,6 +2,7 @@
 The sending side of one connection, down to its TCP end.
 """
 
+import asyncio
 import socket
 import struct
 from typing import cast
@@ -26,12 +27,6 @@ class Wire:
         self._request = request
         self.keep_alive = request.keep_alive
 
-    @property
-    def is_open(self) -> bool:
-        """Whether bytes still have a chance to arrive."""
-        transport = self._request.transport
-        return transport is not None and not transport.is_closing()
-
     def write(self, data: bytes) -> None:
         """
         Hand bytes to the connection.
@@ -39,10 +34,7 @@ class Wire:
         Raises:
             ConnectionResetError: When it is closed.
         """
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
-        transport.write(data)
+        self._transport().write(data)
 
     async def drain(self) -> None:
         """Wait while the client reads more slowly than we write."""
@@ -50,19 +42,22 @@ class Wire:
 
     def reset(self) -> None:
         """Break the connection so that the client sees a TCP reset."""
+        transport = self._transport()
+        connection = cast("socket.socket", transport.get_extra_info("socket"))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        transport.abort()
         self.keep_alive = False
-        transport = self._request.transport
-        if transport is not None:
-            connection = cast("socket.socket", transport.get_extra_info("socket"))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-            transport.abort()
 
     def close(self) -> None:
         """Close the connection in an orderly way once all is sent."""
+        self._transport().close()
         self.keep_alive = False
+
+    def _transport(self) -> asyncio.Transport:
         transport = self._request.transport
-        if transport is not None:
-            transport.close()
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        return transport
 
 
 class SentResponse(web.StreamResponse):
