@@ -1,7 +1,8 @@
 """Check what users hand in, before anything is sent or started."""
 
 import ipaddress
-import math
+import re
+import sys
 from typing import Any
 
 import attrs
@@ -24,14 +25,22 @@ __all__ = [
     "whole_or_none",
 ]
 
+_LONGEST_HOST = 253  # RFC 1035
+_HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
+
 
 def _is_number(value: object) -> bool:
     # True and False are numbers to Python, but never what somebody meant here.
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    # An int may be too large for the clock's arithmetic, and even to be compared with inf.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 def _refuse(name: str, value: object, wanted: str) -> ConfigurationError:
-    return ConfigurationError(f"{name} must be {wanted}, not {value!r:.50}.")
+    try:
+        shown = f"{value!r:.50}"
+    except ValueError:  # Python does not print integers of more than 4,300 digits
+        shown = "that"
+    return ConfigurationError(f"{name} must be {wanted}, not {shown}.")
 
 
 def check_seconds(name: str, value: object, *, or_none: bool = True) -> None:
@@ -104,7 +113,8 @@ def vid_from(value: object) -> str:
     vid = canonical_vid(value)
     if vid is not None:
         return vid
-    shown = ascii(value[:60]) if isinstance(value, str) else f"A {type(value).__name__}"
+    # Of a subclass only the name: it may be one that must not be shown.
+    shown = ascii(value[:60]) if type(value) is str else f"A {type(value).__name__}"
     raise InvalidVid(
         f"{shown} is not an image id.",
         hint="A vid is a UUID as the API writes it: 32 hexadecimal digits, grouped 8-4-4-4-12.",
@@ -120,23 +130,41 @@ def base_url_from(value: str | URL, *, allow_plain_http: bool) -> URL:
             query or a fragment (F-81, E32), or would carry the token unencrypted
             beyond this machine (F-70).
     """
-    name = "base_url"
-    try:
-        url = URL(value)
-        port = url.port
-    except (ValueError, TypeError):
-        url, port = URL(), None
-    if url.scheme not in ("http", "https") or not url.host or port == 0:
-        raise ConfigurationError(f"{name} must be an absolute http(s) address.")
+    url = _web_address(value)
+    if url is None:
+        raise ConfigurationError(
+            "base_url must be an absolute http(s) address without blanks or control characters."
+        )
     # Never shown from here on: it may hold a password.
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
-        raise ConfigurationError(f"{name} must not hold a user, a password, a query or a fragment.")
-    if url.scheme == "http" and not allow_plain_http and not _is_loopback(url.host):
         raise ConfigurationError(
-            f"{name} uses plain http to {url.host}: the token would travel unencrypted.",
+            "base_url must not hold a user, a password, a query or a fragment."
+        )
+    if url.scheme == "http" and not allow_plain_http and not _is_loopback(str(url.raw_host)):
+        raise ConfigurationError(
+            f"base_url uses plain http to {url.raw_host}: the token would travel unencrypted.",
             hint="Use https, or pass allow_plain_http=True if you mean it.",
         )
     return url.with_path(url.raw_path.rstrip("/"), encoded=True)
+
+
+def _web_address(value: object) -> URL | None:
+    # yarl drops line breaks, blanks and surrogates without a word: look before it does.
+    if not isinstance(value, str | URL) or not str(value).isprintable() or " " in str(value):
+        return None
+    try:
+        url = URL(value)
+        # `host` is decoded for people, which may fail; only `raw_host` is ever used.
+        is_web = url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+    except ValueError:
+        return None
+    return url if is_web and _is_host(str(url.raw_host)) else None
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        return True  # an IPv6 address; yarl has checked it
+    return len(host) <= _LONGEST_HOST and _HOST.fullmatch(host) is not None
 
 
 def _is_loopback(host: str) -> bool:

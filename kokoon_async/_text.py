@@ -6,7 +6,7 @@ import unicodedata
 
 __all__ = ["printable"]
 
-_QUERY = re.compile(r"\?[^\s\"'<>]*")
+_QUERY = re.compile(r"(?:\?|%3[Ff])[^\s\"'<>]+")
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import random
+import warnings
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -78,6 +80,11 @@ class KokoonClient:
         ConfigurationError: If an argument cannot be used. Nothing was sent.
     """
 
+    # On the class too, for the repr and the end of a client whose __init__ raised.
+    _base_url = URL()
+    _loop: asyncio.AbstractEventLoop | None = None
+    _closed = False
+
     def __init__(
         self,
         token: str | TokenProvider,
@@ -93,9 +100,14 @@ class KokoonClient:
     ) -> None:
         if isinstance(token, str):
             token = Secret(token)  # so that no traceback with locals shows it
+        elif not callable(token):
+            # For those whose code no type checker sees.
+            kind = type(token).__name__  # type: ignore[unreachable]
+            del token
+            raise ConfigurationError(f"The token must be a str or a function, not {kind}.")
         self._base_url = base_url_from(base_url, allow_plain_http=allow_plain_http)
         self._hooks = Hooks(hooks)
-        self._tokens = Tokens(token, self._hooks)
+        self._tokens = Tokens(token, self._hooks, timeout=timeouts.total)
         self._timeouts = timeouts
         self._poll = AgeProportional() if poll is None else poll
         self._calls = Calls(timeouts)
@@ -119,8 +131,6 @@ class KokoonClient:
             hooks=self._hooks,
             most_looks=self._most_looks,
         )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
@@ -133,14 +143,16 @@ class KokoonClient:
         Raises:
             ConfigurationError: If there is no token.
         """
-        token = overrides.pop("token", None) or Secret(os.environ.get("KOKOON_TOKEN", ""))
-        if not token:
+        token = overrides.setdefault("token", Secret(os.environ.get("KOKOON_TOKEN", "")))
+        if isinstance(token, str):
+            token = overrides["token"] = Secret(token)
+        if token == "":
             raise ConfigurationError(
                 "KOKOON_TOKEN is not set.", hint="Set it to your API token, or pass token=."
             )
         if base_url := os.environ.get("KOKOON_BASE_URL"):
             overrides.setdefault("base_url", base_url)
-        return cls(token, **overrides)
+        return cls(**overrides)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -171,10 +183,21 @@ class KokoonClient:
         self._check_usable()
         self._closed = True
         message = "The client was closed meanwhile."
-        await self._scheduler.close(message)
         self._calls.end_all(message)
-        self._tokens.close()
-        await self._transport.close()
+        # Each of them is closed, also if this is cancelled meanwhile.
+        async with AsyncExitStack() as rest:
+            rest.push_async_callback(self._transport.close)
+            rest.push_async_callback(self._tokens.close)
+            await self._scheduler.close(message)
+
+    def __del__(self) -> None:
+        if self._loop is not None and not self._closed:  # unused, it holds nothing
+            warnings.warn(
+                f"{self!r} was never closed; use async with, or await aclose()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
 
     def _check_usable(self) -> None:
         """Refuse a closed client, and another event loop than the first one used."""

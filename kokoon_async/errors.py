@@ -27,7 +27,8 @@ Every exception of the package, by what the caller can do now.
 
 All carry plain data only: they pickle and copy with fields and notes intact,
 which is why each class is ``attrs.define(slots=False)`` with *message* first and
-a default everywhere else (measured, anchors-style 6.5).
+a default everywhere else (measured, anchors-style 6.5). ``repr=False`` keeps the one
+bounded repr of the base.
 """
 
 from collections.abc import Sequence
@@ -61,8 +62,10 @@ __all__ = [
     "WaitTimedOut",
 ]
 
+_MOST_REPR_LETTERS = 500
 
-@attrs.define(slots=False)
+
+@attrs.define(slots=False, repr=False)
 class KokoonError(Exception):
     """
     Stand for anything that went wrong in this package.
@@ -85,23 +88,32 @@ class KokoonError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
 
+    def __repr__(self) -> str:
+        # Bounded: an error is logged a thousand times in an outage (F-122).
+        shown = f"{type(self).__name__}({self.message!r:.300}"
+        for field in attrs.fields(type(self)):
+            value = getattr(self, field.name)
+            if field.name not in ("message", "hint") and value != field.default:
+                shown += f", {field.name}={value!r:.60}"
+        return f"{shown:.{_MOST_REPR_LETTERS - 1}})"
 
-@attrs.define(slots=False)
+
+@attrs.define(slots=False, repr=False)
 class ConfigurationError(KokoonError, ValueError):
     """Say that an argument cannot be used; nothing was sent."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class InvalidVid(ConfigurationError):
     """Say that a text is not an image id (a canonical UUID); nothing was sent."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class TransportError(KokoonError):
     """Say that no usable answer arrived; asking again may help."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ConnectionFailed(TransportError):
     """
     Say that the connection could not be made or was lost.
@@ -114,7 +126,7 @@ class ConnectionFailed(TransportError):
     is_lasting: bool = False
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class RequestTimedOut(TransportError, TimeoutError):
     """
     Say that the time for a request ran out.
@@ -126,12 +138,12 @@ class RequestTimedOut(TransportError, TimeoutError):
     phase: str = ""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ProtocolError(TransportError):
     """Say that the answer was broken HTTP, too large, cut, or another image's."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class UnexpectedResponse(KokoonError):
     """
     Say that the answer is well-formed HTTP but not this API's.
@@ -149,7 +161,7 @@ class UnexpectedResponse(KokoonError):
     excerpt: str = ""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ApiError(KokoonError):
     """
     Say that the API refused.
@@ -166,27 +178,27 @@ class ApiError(KokoonError):
     server_message: str = ""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class AuthenticationFailed(ApiError):
     """Say that the token was refused (401, after one refresh, or 403)."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ImageNotFound(ApiError):
     """Say that there is no such image, or no longer (originals live 14 days)."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class InvalidRequest(ApiError):
     """Say that the API cannot use the request; sending it again will not help."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class InsufficientCredit(ApiError):
     """Say that the account's credit does not cover the request."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class RateLimited(ApiError):
     """
     Say that the server asks for fewer requests (429).
@@ -199,7 +211,7 @@ class RateLimited(ApiError):
     retry_after: float | None = None
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ServerError(ApiError):
     """
     Say that the server failed (5xx) on every attempt.
@@ -212,7 +224,7 @@ class ServerError(ApiError):
     retry_after: float | None = None
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class WaitError(KokoonError):
     """
     Say that a wait ended without a finished image.
@@ -231,27 +243,27 @@ class WaitError(KokoonError):
     elapsed: float = 0.0
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ImageFailed(WaitError):
     """Say that the server reports the state ``error`` for this image."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class WaitTimedOut(WaitError, TimeoutError):
     """Say that the image was not finished in time; the server's work goes on."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class WaitOutage(WaitError):
     """Say that the wait had no good answer for too long."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class ClientClosed(KokoonError):
     """Say that the client is closed, or belongs to another event loop."""
 
 
-@attrs.define(slots=False)
+@attrs.define(slots=False, repr=False)
 class JobError(KokoonError):
     """
     Say that a bulk job cannot start or go on; what it wrote so far is kept.

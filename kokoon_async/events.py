@@ -11,10 +11,12 @@ per event and the fields as ``extra``.
 
 import logging
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 from typing import ClassVar
 
 import attrs
 
+from .errors import ConfigurationError
 from .models import ImageState
 
 
@@ -240,15 +242,28 @@ def log_event(event: Event) -> None:
     logger.log(event.level, event.name, extra=extra)
 
 
+def _check_hook(hook: object) -> None:
+    if not callable(hook) or iscoroutinefunction(hook):
+        raise ConfigurationError(
+            f"A hook must be a plain function of an event, not {hook!r:.100}.",
+            hint="To await something for an event, put the event into a queue.",
+        )
+
+
 class Hooks:
     """
     Tell one client's hooks, and the log, what happened.
 
     Ask `hears` before building an event, so that unheard events cost nothing.
+
+    Raises:
+        ConfigurationError: If a hook cannot be called, or would have to be awaited.
     """
 
     def __init__(self, hooks: Sequence[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
+        for hook in self._hooks:
+            _check_hook(hook)
 
     def hears(self, kind: type[Event]) -> bool:
         """Tell whether anybody wants events of this kind."""

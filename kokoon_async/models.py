@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Self
 from uuid import UUID
 
@@ -22,7 +23,11 @@ __all__ = ["NIL_VID", "Image", "ImageState", "Sighting", "canonical_vid"]
 NIL_VID = "00000000-0000-0000-0000-000000000000"
 """The API's word for "none" in *pid* and *tid* of an original."""
 
-_CANONICAL_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_MOST_SHOWN = 200
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_LONGEST_ORIGIN = 300
+_QUERY_OR_FRAGMENT = re.compile(r"[?#]")
+_CANONICAL_UUID = re.compile("-".join(f"[0-9A-Fa-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
 
 
 def canonical_vid(vid: object) -> str | None:
@@ -32,12 +37,13 @@ def canonical_vid(vid: object) -> str | None:
     `uuid.UUID` accepts URNs, braces, missing dashes and Arabic-Indic digits (E19),
     so text is matched by hand before anything is built from it.
     """
-    if isinstance(vid, UUID):
-        return str(vid)
-    # `type` and not `isinstance`: a str subclass may override what it shows.
-    if type(vid) is str and _CANONICAL_UUID.fullmatch(vid):
-        return vid.lower()
-    return None
+    if type(vid) is str:
+        text = vid
+    elif isinstance(vid, str):
+        text = str.__str__(vid)  # a subclass may show something else than it holds
+    else:
+        text = str(vid) if isinstance(vid, UUID) else ""
+    return text.lower() if _CANONICAL_UUID.fullmatch(text) else None
 
 
 class ImageState(enum.StrEnum):
@@ -60,7 +66,7 @@ class ImageState(enum.StrEnum):
         # Not remembered anywhere: a server that invents states must not be able
         # to fill the memory. Equality and hash are those of the text.
         unknown = str.__new__(cls, value)
-        unknown._name_ = unknown._value_ = value
+        unknown._name_ = unknown._value_ = str.__str__(value)
         return unknown
 
     def __repr__(self) -> str:
@@ -86,7 +92,7 @@ class SignedUrl:
     Hold an address whose query is a credential (a presigned URL).
 
     The bytes are kept exactly (E20), and parsed only when asked for. The repr
-    leaves the query out, and a pickle leaves the whole address out: whoever reads
+    leaves query and fragment out, and a pickle leaves the whole address out: whoever reads
     it gets ``None`` and asks the API again (E34).
     """
 
@@ -95,9 +101,23 @@ class SignedUrl:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def reveal(self) -> URL:
-        """Give the address, byte for byte, with its signature."""
-        return URL(self._text, encoded=True)
+    @property
+    def text(self) -> str:
+        """The address as it was given, with its signature."""
+        return self._text
+
+    def reveal(self) -> URL | None:
+        """
+        Give the address, byte for byte, with its signature.
+
+        ``None`` if it is no address of the web: of its host, yarl must make something,
+        of the rest, only that it is visible is asked.
+        """
+        end = self._text.find("/", len("https://"))
+        if not 0 < end <= _LONGEST_ORIGIN or not _is_origin(self._text[:end]):
+            return None
+        is_visible = self._text.isprintable() and " " not in self._text
+        return URL(self._text, encoded=True) if is_visible else None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SignedUrl) and self._text == other._text
@@ -106,8 +126,12 @@ class SignedUrl:
         return hash(self._text)
 
     def __repr__(self) -> str:
-        shown, mark, _ = self._text.partition("?")
-        return f"<{shown}{mark and '?…'}>"
+        if self.reveal() is None:
+            return "<not an address>"
+        shown = _QUERY_OR_FRAGMENT.split(self._text[:_MOST_SHOWN], maxsplit=1)[0]
+        rest = self._text[len(shown) :]
+        # Escaped: who gave the address may be nobody to trust.
+        return f"<{ascii(shown + rest[:1])[1:-1]}{rest and '…'}>"
 
     def __copy__(self) -> Self:
         return self
@@ -117,6 +141,15 @@ class SignedUrl:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_forgotten_url, ())
+
+
+@lru_cache(maxsize=64)  # all files of a service lie on a few hosts
+def _is_origin(text: str) -> bool:
+    """Tell whether a web address may begin like this, by yarl's own judgement too."""
+    try:
+        return bool(_ORIGIN.fullmatch(text) and str(URL(text, encoded=True)))
+    except ValueError:  # a port above 65535, an IPv6 address that is none
+        return False
 
 
 def _forgotten_url() -> None:
@@ -202,12 +235,13 @@ class Image:
     def __repr__(self) -> str:
         # What is unset tells nothing; values of unknown fields may be credentials.
         shown = [
-            f"{field.alias}={value!r}"
+            f"{field.alias}={value!r:.{_MOST_SHOWN + 3}}"
             for field in attrs.fields(type(self))
             if field.name != "extra" and (value := getattr(self, field.name)) != field.default
         ]
         if self.extra:
-            shown.append(f"extra={{{', '.join(f'{name!r}: …' for name in self.extra)}}}")
+            names = ", ".join(f"{name!r}: …" for name in self.extra)
+            shown.append(f"extra={{{names:.{_MOST_SHOWN}}}}")
         return f"Image({', '.join(shown)})"
 
     @property

@@ -9,11 +9,12 @@ refresh (E26). What the provider gives is sent exactly as it is, without ``Beare
 
 import asyncio
 import contextvars
+import copy
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
-from ..errors import AuthenticationFailed, ConfigurationError, KokoonError
+from ..errors import AuthenticationFailed, ConfigurationError, KokoonError, RequestTimedOut
 from ..events import Hooks, TokenRefreshed
 
 
@@ -24,8 +25,14 @@ TokenProvider = Callable[[], str | Awaitable[str]]
 a thread, so it may read a file."""
 
 _MOST_TOKEN_LETTERS = 8_000  # servers take 8 KiB for a header line
+# Shorter ones are made up for tests, and part of honest words by accident.
+_SHORTEST_SECRET = 8
+_MOST_CLEAN_UP_SECONDS = 1.0  # for a provider that is cancelled
 
-_in_provider = contextvars.ContextVar("kokoon_async_in_provider", default=False)
+# Whose providers this code runs in: a provider may use another client, with its own.
+_asking: contextvars.ContextVar[tuple["Tokens", ...]] = contextvars.ContextVar(
+    "kokoon_async_asking", default=()
+)
 
 
 class Secret(str):
@@ -62,6 +69,13 @@ class Token:
         self.secret = secret
         self.generation = generation
 
+    def hidden_in(self, text: bytes) -> bytes:
+        """Give *text* without this token, should the server have echoed it."""
+        for shown in {self.secret, self.secret.replace("/", "\\/")}:  # as JSON may write it
+            if len(shown) >= _SHORTEST_SECRET:
+                text = text.replace(shown.encode(), b"<secret>")
+        return text
+
 
 def check_token(token: object) -> Secret:
     """
@@ -73,8 +87,10 @@ def check_token(token: object) -> Secret:
         ConfigurationError: It names the length and the first bad position, never
             the content (E17, F-68).
     """
-    if type(token) not in (str, Secret):
-        raise ConfigurationError(f"The token must be a str, not {type(token).__name__}.")
+    kind = type(token)
+    if kind not in (str, Secret):
+        del token  # a traceback shows what a frame holds
+        raise ConfigurationError(f"The token must be a str, not {kind.__name__}.")
     text = Secret(str.removesuffix(str.removesuffix(token, "\n"), "\r"))  # type: ignore[arg-type]
     del token
     if not text:
@@ -105,10 +121,16 @@ class Tokens:
         source: A token, or a provider of tokens.
 
         hooks: Told of each refresh.
+
+        timeout: Seconds that the provider may take; ``None`` for ever. A provider that
+            hangs holds up those who wait for it, and not all who come later too.
     """
 
-    def __init__(self, source: str | TokenProvider, hooks: Hooks) -> None:
+    def __init__(
+        self, source: str | TokenProvider, hooks: Hooks, *, timeout: float | None = None
+    ) -> None:
         self._hooks = hooks
+        self._timeout = timeout
         self._provider: TokenProvider | None = None
         self._token: Token | None = None
         self._refresh: asyncio.Task[Token] | None = None
@@ -134,19 +156,25 @@ class Tokens:
 
         Raises:
             AuthenticationFailed: If the provider failed; all who wait get their own.
+
+            ConfigurationError: If what it gave is no token.
+
+            RequestTimedOut: If it took too long.
         """
         if self._provider is None:
             return None
         token = await self._ask(refused.generation)
         return token if token.secret != refused.secret else None
 
-    def close(self) -> None:
-        """Stop a refresh that is under way."""
-        if self._refresh is not None:
-            self._refresh.cancel()
+    async def close(self) -> None:
+        """Stop a refresh that is under way, and see it end."""
+        refresh = self._refresh
+        if refresh is not None and refresh is not asyncio.current_task():
+            refresh.cancel()
+            await asyncio.wait({refresh}, timeout=_MOST_CLEAN_UP_SECONDS)
 
     async def _ask(self, known: int) -> Token:
-        if _in_provider.get():
+        if self in _asking.get():
             raise ConfigurationError(
                 "The token provider called the client that waits for its token.",
                 hint="Use another client, or plain HTTP, inside the provider.",
@@ -160,7 +188,7 @@ class Tokens:
         try:
             return await asyncio.shield(self._refresh)
         except KokoonError as error:
-            failure = type(error)(error.message, hint=error.hint)
+            failure = copy.copy(error)
         raise failure
 
     def _refreshed(self, task: "asyncio.Task[Token]") -> None:
@@ -172,18 +200,19 @@ class Tokens:
             self._hooks.tell(TokenRefreshed(generation=self._token.generation))
 
     async def _call_provider(self) -> Token:
-        _in_provider.set(True)  # in this task's own context only
+        _asking.set((*_asking.get(), self))  # in this task's own context only
+        limit = asyncio.timeout(self._timeout)
         try:
-            secret = check_token(await _outcome(self._provider))
-        except KokoonError as error:
-            failure: KokoonError = type(error)(
+            async with limit:
+                secret = check_token(await _outcome(self._provider))
+        except ConfigurationError as error:
+            failure: KokoonError = ConfigurationError(
                 f"The token provider: {error.message}", hint=error.hint
             )
-        except Exception as error:  # noqa: BLE001 - whatever a user's function raises
-            failure = AuthenticationFailed(
-                f"The token provider failed with {type(error).__name__}.",
-                hint="Its own text is left out, since it may hold the token.",
-            )
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            failure = _provider_failed(error, self._timeout if limit.expired() else None)
         else:
             known = self._token
             if known is not None and known.secret == secret:
@@ -192,8 +221,33 @@ class Tokens:
         raise failure
 
 
+def _is_cancelled() -> bool:
+    """Tell whether somebody cancelled this task, and not its own code raised the error."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _provider_failed(error: BaseException, limit: float | None) -> KokoonError:
+    if limit is not None:
+        return RequestTimedOut(
+            f"The token provider gave no token within {limit:g} s.", phase="waiting for a token"
+        )
+    return AuthenticationFailed(
+        f"The token provider failed with {type(error).__name__}.",
+        hint="Its own text is left out, since it may hold the token.",
+    )
+
+
 async def _outcome(provider: Any) -> object:
     if inspect.iscoroutinefunction(provider):
         return await provider()
-    result = await asyncio.to_thread(provider)
+    result = await asyncio.to_thread(_called, provider)
     return await result if inspect.isawaitable(result) else result
+
+
+def _called(provider: Any) -> object:
+    try:
+        return provider()
+    except StopIteration:
+        # No future can hold it: on Python 3.11 whoever waits would wait for ever.
+        raise RuntimeError("StopIteration") from None

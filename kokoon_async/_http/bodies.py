@@ -37,10 +37,11 @@ def decoded(body: bytes, encoding: str | None, *, lenient: bool = False) -> byte
         BodyFault: If it is cut, damaged, too large, or packed in another way than
             gzip or deflate: nothing but ``identity`` was asked for (F-23).
     """
-    if not encoding or encoding.lower() == "identity":
+    encoding = (encoding or "").strip().lower()
+    if encoding in ("", "identity"):
         return body
     try:
-        return _unpacked(body, encoding.strip().lower())
+        return _unpacked(body, encoding)
     except BodyFault:
         if lenient:
             return b""

@@ -5,12 +5,15 @@ One watcher serves all calls. It needs one timer of the event loop in all, where
 timer for each call and each read costs 17 µs a call (design section 11). A call is
 ended like `asyncio.timeout` does it: its task is cancelled and the cancellation
 turned into the error that says why, unless somebody else cancelled it too.
+
+Errors leave a call without the frames in which they arose: their locals hold answers
+with presigned addresses, and headers (F-120).
 """
 
 import asyncio
 import math
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -31,10 +34,10 @@ class Timeouts:
     Say how long things may take, in seconds; ``None`` means for ever.
 
     Attributes:
-        connect: Making one new connection, with name lookup and TLS.
+        connect: Making one new connection, with name lookup and TLS; in a session of
+            yours also the wait until it allows one.
 
-        read: The longest silence of the server. The wait for the first byte of an
-            answer includes making the connection.
+        read: The longest silence of the server once the request is sent.
 
         total: A whole call: its turn, all attempts, the pauses between them.
 
@@ -82,10 +85,11 @@ class Call:
         self.ending: KokoonError | None = None
 
     def end(self, error: KokoonError) -> None:
-        """Stop the call where it stands; its caller gets *error*."""
-        if self.ending is None and self.task is not None:
+        """Stop the call where it stands; its caller gets *error*, the last one if several."""
+        if self.task is not None:
+            if self.ending is None:
+                self.task.cancel()
             self.ending = error
-            self.task.cancel()
 
 
 class Calls:
@@ -122,27 +126,47 @@ class Calls:
 
             ClientClosed: When `end_all` was called meanwhile.
         """
-        task = asyncio.current_task()
-        call.task = task
-        call.cancelling = 0 if task is None else task.cancelling()
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        call.task, call.cancelling = task, task.cancelling()
         self._calls.add(call)
         self._watch(call)
         try:
-            result = await work
+            return await work
         except asyncio.CancelledError as stop:
-            error = self._why(call)
+            error = self._why(call, task)
             if error is None:
-                # Without the frames below: their locals hold the request's headers.
+                stop.__context__ = None
                 raise stop.with_traceback(None)  # noqa: B904 - the same exception, not another
-        else:
-            if call.ending is not None and task is not None:
-                task.uncancel()  # the work was done before the cancellation reached it
-            return result
+        except KokoonError as failure:
+            error = failure
         finally:
             self._calls.discard(call)
             call.task = None
+            if call.ending is not None:
+                task.uncancel()
+        error.vid, error.attempts = call.vid, call.attempts
         # Out here, so that no foreign exception hangs on it (F-120).
-        raise error
+        raise error.with_traceback(None)
+
+    def go_on_after_silence(self, call: Call) -> RequestTimedOut | None:
+        """
+        Let a call go on whose attempt was cancelled because the server was silent.
+
+        Returns:
+            The attempt's error; ``None`` if the call itself was ended, or somebody else
+            cancelled: then it must not go on.
+        """
+        task, error = call.task, call.ending
+        if task is None or not isinstance(error, RequestTimedOut):
+            return None
+        is_over = call.due <= asyncio.get_running_loop().time()
+        if is_over or task.cancelling() > call.cancelling + 1:
+            return None
+        task.uncancel()
+        call.ending = None
+        self.pauses(call, call.phase)
+        self._watch(call)
+        return error
 
     def pauses(self, call: Call, phase: str) -> None:
         """Note that the call does not wait for the server now."""
@@ -157,15 +181,13 @@ class Calls:
             self._timer.cancel()
             self._timer, self._timer_at = None, _NEVER
 
-    def _why(self, call: Call) -> KokoonError | None:
+    def _why(self, call: Call, task: asyncio.Task[Any]) -> KokoonError | None:
         """Give the error a call was ended with, or ``None`` if somebody else cancelled."""
-        task, error = call.task, call.ending
-        if error is None and task is not None and task.cancelling() == call.cancelling:
-            # aiohttp cancels who waits for a connection when its session is closed (E16).
-            return ClientClosed("The aiohttp session was closed.", vid=call.vid)
-        if error is None or task is None or task.uncancel() > call.cancelling:
+        ours = 0 if call.ending is None else 1
+        if task.cancelling() > call.cancelling + ours:
             return None
-        return error
+        # aiohttp cancels who waits for a connection when its session is closed (E16).
+        return call.ending or ClientClosed("The aiohttp session was closed.")
 
     def _watch(self, call: Call) -> None:
         at = min(call.due, call.silent_at)
@@ -180,7 +202,7 @@ class Calls:
         now = asyncio.get_running_loop().time()
         self._timer, self._timer_at = None, _NEVER
         for call in self._calls:
-            if min(call.due, call.silent_at) <= now:
+            if call.ending is None and min(call.due, call.silent_at) <= now:
                 call.end(self._timed_out(call, now))
         waiting = [call for call in self._calls if call.ending is None]
         if waiting:

@@ -14,7 +14,7 @@ __all__ = ["longest_hint", "parse_date"]
 
 _LONGEST_BELIEVED = 7 * 86_400.0
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_DELAY_SECONDS = re.compile(r"[0-9]{1,9}")
+_DELAY_SECONDS = re.compile(r"[0-9]+")
 _IMF_FIXDATE = re.compile(
     r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), ([0-9]{2}) (" + "|".join(_MONTHS) + r") ([0-9]{4})"
     r" ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..errors import KokoonError, ProtocolError
 from ..events import Hooks, RetryScheduled
+from ..models import Image
 from .auth import Token, Tokens
 from .calls import Call, Calls
 from .protocol import (
@@ -20,6 +21,7 @@ from .protocol import (
     image_request,
     is_throttling,
     is_token_refused,
+    is_transient,
     read_image,
     retry_after,
 )
@@ -98,8 +100,10 @@ class Pipeline:
         while True:
             try:
                 answer = await self._attempt(call)
-            except KokoonError as error:
-                failure = error
+            except (KokoonError, asyncio.CancelledError) as error:
+                failure = self._calls.go_on_after_silence(call) or error
+                if isinstance(failure, asyncio.CancelledError):
+                    raise
             else:
                 self._quota.give_back(refund)
                 return answer
@@ -126,15 +130,16 @@ class Pipeline:
     async def _attempt(self, call: Call) -> Answer:
         """Send one request, and once more if only the token was too old."""
         request = image_request(call.vid)
-        token = self._tokens.current or await self._first_token(call)
-        response = await self._take_turn_and_send(request, call, token)
+        if self._tokens.current is None:
+            self._calls.pauses(call, "waiting for a token")
+            await self._tokens.first()
+        response, token = await self._take_turn_and_send(request, call)
         if is_token_refused(response):
-            self._calls.pauses(call, "waiting for a new token")
-            newer = await self._tokens.newer_than(token)
-            if newer is not None:
-                response = await self._take_turn_and_send(request, call, newer)
+            self._calls.pauses(call, "waiting for a token")
+            if await self._tokens.newer_than(token) is not None:
+                response, token = await self._take_turn_and_send(request, call)
         try:
-            image = read_image(response, call.vid)
+            image = _read(response, call.vid, token)
         except KokoonError as error:
             failure = error
         else:
@@ -142,20 +147,34 @@ class Pipeline:
             return Answer(image, response, call.attempts)
         if isinstance(failure, ProtocolError):
             response.discard()  # whatever else comes on this connection is suspect (E7)
-        failure.attempts = call.attempts
+        elif not is_transient(failure):
+            self._throttle.succeeded()  # the server answered, and not that it has too much to do
         raise failure
 
-    async def _first_token(self, call: Call) -> Token:
-        self._calls.pauses(call, "waiting for the first token")
-        return await self._tokens.first()
-
-    async def _take_turn_and_send(self, request: Request, call: Call, token: Token) -> Response:
+    async def _take_turn_and_send(self, request: Request, call: Call) -> tuple[Response, Token]:
         self._calls.pauses(call, "waiting for its turn")
         ticket = await self._throttle.take_turn(call.vid, call.due)
         try:
+            # Asked for now: the token may have changed while the call waited.
+            token = self._tokens.current or await self._tokens.first()
             response = await self._send(request, call, token)
             if asks_to_brake(response):
                 self._throttle.brake(ticket, retry_after(response))
-            return response
+            return response, token
         finally:
             self._throttle.done()
+
+
+def _read(response: Response, vid: str, token: Token) -> Image:
+    """Read an answer; an error quotes its words, but not a token among them (F-120)."""
+    try:
+        return read_image(response, vid)
+    except KokoonError as error:
+        failure = error
+    hidden = response._replace(body=token.hidden_in(response.body))
+    if hidden.body != response.body:
+        try:
+            read_image(hidden, vid)
+        except KokoonError as error:
+            failure = error
+    raise failure

@@ -49,6 +49,16 @@ _CLOCK_GRAIN = 1.0  # seconds: `Date` has no finer one
 _MOST_MESSAGE_LETTERS = 300
 _MOST_EXCERPT_LETTERS = 200
 
+# What decides alone, whatever the body. A timeout and "too early" pass like a server's fault.
+_KIND_BY_STATUS: dict[int, type[ApiError]] = {
+    401: AuthenticationFailed,
+    402: InsufficientCredit,
+    403: AuthenticationFailed,
+    408: ServerError,
+    425: ServerError,
+    429: RateLimited,
+}
+
 # The only words the vendor documents (kokoon-api.md, E3, E6, E8).
 _NOT_FOUND_WORDS = "fail to get result."
 _NO_CREDIT_WORDS = "insufficient credit"
@@ -92,6 +102,10 @@ class Response(NamedTuple):
     headers: CIMultiDictProxy[str]
     body: bytes
     discard: Callable[[], None]
+
+    def __repr__(self) -> str:
+        # A traceback with locals shows it; body and headers may hold presigned addresses.
+        return f"<Response {self.status}, {len(self.body)} bytes>"
 
 
 class Answer(NamedTuple):
@@ -147,25 +161,30 @@ def read_image(response: Response, vid: str) -> Image:
 
         UnexpectedResponse: Well-formed HTTP that is not this API.
     """
-    status = response.status
-    if not 200 <= status < 300:
-        raise _refusal(response, vid)
+    read = _record if 200 <= response.status < 300 else _refusal
+    result = read(response, vid)
+    # Raised only here: a traceback keeps its frames, and those below hold the record (F-120).
+    if isinstance(result, KokoonError):
+        raise result
+    return result
+
+
+def _record(response: Response, vid: str) -> Image | KokoonError:
+    """Read a successful answer."""
     try:
         answer = decode_json(response.body)
-        if type(answer) is not dict or ("vid" not in answer and "message" in answer):
-            raise _without_record(response, vid, answer)
+        if type(answer) is not dict or (answer.get("vid") is None and "message" in answer):
+            return _without_record(response, vid, answer)
         image = image_from_object(answer)
     except WireError as error:
-        problem = error
-    else:
-        if image.vid != vid:
-            raise ProtocolError(
-                f"The answer for image {vid} was another image's record.",
-                hint="The connection was closed; asking again uses a new one.",
-                vid=vid,
-            )
+        return _unreadable(response, vid, error)
+    if image.vid == vid:
         return image
-    raise _unreadable(response, vid, problem)
+    return ProtocolError(
+        f"The answer for image {vid} was another image's record.",
+        hint="The connection was closed; asking again uses a new one.",
+        vid=vid,
+    )
 
 
 def _unreadable(response: Response, vid: str, problem: WireError) -> KokoonError:
@@ -198,34 +217,18 @@ def _refusal(response: Response, vid: str) -> KokoonError:
     """Say what an answer without success means."""
     status = response.status
     if not 100 <= status <= 599:
-        return ProtocolError(
-            f"The answer for image {vid} has the impossible status {status}.", vid=vid
-        )
+        return ProtocolError(f"The answer for image {vid} has the odd status {status}.", vid=vid)
     message = _message_of(_json_or_none(response.body))
-    kind = _kind_by_status(status)
-    if message is not None and _says(message, _NO_CREDIT_WORDS):
-        kind = InsufficientCredit
-    elif kind is None and message is not None and is_error(status):
-        kind = _kind_by_words(message) or InvalidRequest
-        if status in (404, 410):
-            kind = ImageNotFound
+    kind = ServerError if status >= 500 else _KIND_BY_STATUS.get(status)
+    if message is not None and is_error(status):
+        by_words = _kind_by_words(message)
+        if by_words is InsufficientCredit:
+            kind = by_words  # whatever the status: no retry and no new token helps
+        elif kind is None:
+            kind = ImageNotFound if status in (404, 410) else by_words or InvalidRequest
     if kind is None:
         return _not_this_api(response, vid)
     return _api_error(kind, response, vid, message or "")
-
-
-def _kind_by_status(status: int) -> type[ApiError] | None:
-    """Name the error of the statuses that decide alone, whatever the body."""
-    if status in (401, 403):
-        return AuthenticationFailed
-    if status == 402:
-        return InsufficientCredit
-    if status == 429:
-        return RateLimited
-    # A timeout or "too early" is the server's trouble, and passes like it.
-    if status >= 500 or status in (408, 425):
-        return ServerError
-    return None
 
 
 def _kind_by_words(message: str) -> type[ApiError] | None:
@@ -278,28 +281,25 @@ _WHAT_AND_NEXT: dict[type[ApiError], tuple[str, str]] = {
 def _api_error(kind: type[ApiError], response: Response, vid: str, message: str) -> ApiError:
     what, hint = _WHAT_AND_NEXT[kind]
     said = printable(message, _MOST_MESSAGE_LETTERS)
-    error = kind(
-        f"{what.format(vid=vid)} (status {response.status}{said and f': {said!r}'}).",
-        hint=hint,
-        vid=vid,
-        status=response.status,
-        server_message=said,
-    )
+    text = f"{what.format(vid=vid)} (status {response.status}{_quoted(said)})."
+    error = kind(text, hint=hint, vid=vid, status=response.status, server_message=said)
     if isinstance(error, RateLimited | ServerError):
         error.retry_after = retry_after(response)
     return error
 
 
+def _quoted(text: str) -> str:
+    return f': "{text}"' if text else ""
+
+
 def _not_this_api(response: Response, vid: str) -> UnexpectedResponse:
     start = response.body[: 4 * _MOST_EXCERPT_LETTERS].decode("utf-8", "replace")
     excerpt = printable(start, _MOST_EXCERPT_LETTERS)
-    what = (
-        f"a redirect (status {response.status}), which is never followed"
-        if 300 <= response.status < 400
-        else f"not what this API sends (status {response.status})"
-    )
+    what = f"not what this API sends (status {response.status})"
+    if 300 <= response.status < 400:
+        what = f"a redirect (status {response.status}), which is never followed"
     return UnexpectedResponse(
-        f"The answer for image {vid} is {what}{excerpt and f': {excerpt!r}'}.",
+        f"The answer for image {vid} is {what}{_quoted(excerpt)}.",
         hint="Check base_url, and whether a proxy or a login page stands in between.",
         vid=vid,
         status=response.status,

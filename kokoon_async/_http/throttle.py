@@ -55,7 +55,8 @@ class Throttle:
         self._spacing = 1 / limits.requests_per_second if limits.requests_per_second else 0.0
         self._allowed = self._most
         self._in_flight = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
+        # Each waits for its ticket, or for None if a brake lasts beyond its deadline.
+        self._queue: deque[tuple[asyncio.Future[int | None], float]] = deque()
         self._next_turn = -math.inf
         self._braked_until = -math.inf
         # Counts the brakes: an answer to a request sent before the last brake tells
@@ -78,29 +79,26 @@ class Throttle:
         Wait until an attempt may go, and give the ticket to hand back with `done`.
 
         Raises:
-            RateLimited: At once, if the server's own pause lasts beyond *due*.
+            RateLimited: As soon as the server's own pause lasts beyond *due*.
         """
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         if self._braked_until > due:
-            raise RateLimited(
-                f"The API asked for a pause of {self._braked_until - now:.0f} s more,"
-                f" longer than image {vid} can wait.",
-                hint="Ask again after that time.",
-                vid=vid,
-                retry_after=self._braked_until - now,
-            )
-        if self._queue or not self._may_go(now):
-            turn = asyncio.get_running_loop().create_future()
-            self._queue.append(turn)
+            raise self._too_long(vid, loop.time())
+        if not self._queue and self._may_go(loop.time()):
+            return self._epoch
+        turn: asyncio.Future[int | None] = loop.create_future()
+        self._queue.append((turn, due))
+        self._let_go()
+        try:
+            ticket = await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result() is not None:
+                self._in_flight -= 1  # the turn came together with the cancellation
             self._let_go()
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._in_flight -= 1  # the turn came together with the cancellation
-                    self._let_go()
-                raise
-        return self._epoch
+            raise
+        if ticket is None:
+            raise self._too_long(vid, loop.time())
+        return ticket
 
     def done(self) -> None:
         """Give the place of a finished attempt to the next one."""
@@ -126,6 +124,9 @@ class Throttle:
         before = (self._braked_until, self._allowed)
         if hint is not None:
             self._braked_until = max(self._braked_until, now + hint)
+            for turn, due in self._queue:
+                if self._braked_until > due and not turn.done():
+                    turn.set_result(None)  # never wait only to fail (F-51)
         if ticket == self._epoch:
             self._epoch += 1
             now_allowed = self._in_flight if math.isinf(self._allowed) else self._allowed
@@ -149,15 +150,23 @@ class Throttle:
         """Let the longest waiting go, as many as may; set the timer if one must wait."""
         loop = asyncio.get_running_loop()
         while self._queue:
-            if self._queue[0].done():  # cancelled meanwhile
-                del self._queue[0]
-            elif self._may_go(loop.time()):
-                self._queue.popleft().set_result(None)
-            else:
-                break
+            turn = self._queue[0][0]
+            if not turn.done():  # neither cancelled nor refused meanwhile
+                if not self._may_go(loop.time()):
+                    break
+                turn.set_result(self._epoch)
+            del self._queue[0]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._queue and self._in_flight + 1 <= self._allowed:
             at = max(self._braked_until, self._next_turn)
             self._timer = loop.call_at(at, self._let_go)
+
+    def _too_long(self, vid: str, now: float) -> RateLimited:
+        left = self._braked_until - now
+        return RateLimited(
+            f"The API asked for a pause of {left:.0f} s more, longer than image {vid} can wait.",
+            hint="Ask again after that time.",
+            retry_after=left,
+        )

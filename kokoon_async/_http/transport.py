@@ -7,7 +7,9 @@ outside the handler so that nothing foreign hangs on it (F-120).
 """
 
 import asyncio
-import ssl
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from functools import partial
 from importlib.metadata import version
 
 import aiohttp
@@ -16,13 +18,14 @@ from yarl import URL
 
 from ..errors import (
     ClientClosed,
+    ConfigurationError,
     ConnectionFailed,
     KokoonError,
     ProtocolError,
     RequestTimedOut,
     TransportError,
 )
-from .auth import Secret, Token
+from .auth import Token
 from .bodies import MOST_ERROR_BYTES, MOST_RECORD_BYTES, BodyFault, decoded
 from .calls import Call, Calls, Timeouts
 from .protocol import Request, Response, is_error
@@ -32,39 +35,76 @@ __all__ = ["Transport"]
 
 _IDLE_SECONDS = 10.0  # shorter than load balancers keep idle connections (F-04)
 _ERROR_BODY_SECONDS = 5.0
+# The second is what aiohttp's parser in Python lets out of a body (its C parser does not).
+_NETWORK_FAULTS = (aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError)
+_CONSTANT_HEADERS = {
+    "Accept": "application/json",
+    # A record fits one packet; unpacking costs more than it saves.
+    "Accept-Encoding": "identity",
+    "Cache-Control": "no-cache",  # a wait must not see a stale state (F-45)
+    # Read here, since it opens files: not for an event loop.
+    "User-Agent": f"kokoon-async/{version('kokoon-async')}",
+}
+
+# aiohttp repeats an idempotent request by itself, outside every retry budget, when one of
+# these two comes up (E1): another exception has to carry their news.
+_REPEATED = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 
 
 class _Disconnected(aiohttp.ClientError):
-    """Carry a lost connection past aiohttp's own second attempt."""
+    """Say that a connection was lost."""
+
+
+class _UnaskedData(aiohttp.ClientError):
+    """Say that something was on a connection before its answer can have been."""
+
+
+# Whom to tell that the request of this task was written.
+_on_sent: ContextVar[Callable[[], None]] = ContextVar("kokoon_async_on_sent")
 
 
 class _TracedResponse(aiohttp.ClientResponse):
-    """Remember the connection, which aiohttp lets go of with the last byte."""
+    """
+    Read an answer of a request that is sent exactly once.
+
+    Remembers the connection, which aiohttp lets go of with the last byte, and carries a
+    lost one past aiohttp's own second attempt.
+    """
 
     wire: asyncio.Transport | None = None
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        _on_sent.get()()
         self.wire = connection.transport
-        return await super().start(connection)
+        protocol = connection.protocol
+        # The request was written just now, so no answer to it can be here yet: what is,
+        # was sent while the connection was idle, and aiohttp would take it (E7).
+        if protocol is not None and protocol.should_close and protocol.exception() is None:
+            raise _UnaskedData
+        try:
+            return await super().start(connection)
+        except _REPEATED as error:
+            lost = _lost(error)
+        raise lost
 
 
-async def _one_attempt(
+async def _in_traced_response(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """
-    Send a request exactly once.
-
-    aiohttp repeats an idempotent request by itself when the connection is lost, outside
-    every retry budget (E1). It does so for two classes of exceptions: raise another.
-    """
+    """Let a session of the user's read this one answer as ours does."""
     request.response_class = _TracedResponse
     try:
         return await handler(request)
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-        if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    except _REPEATED as error:
+        if isinstance(error, aiohttp.ClientConnectorError):
             raise  # no connection was made; never repeated
-        reason = getattr(error, "strerror", None) or "the server closed the connection"
-    raise _Disconnected(reason)
+        lost = _lost(error)
+    raise lost
+
+
+def _lost(error: Exception) -> _Disconnected:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return _Disconnected(reason or "the server closed the connection")
 
 
 class Transport:
@@ -90,16 +130,20 @@ class Transport:
         calls: Calls,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
-        self._prefix = f"{base_url}/"
-        self._place = f"{base_url.host}:{base_url.port}"
+        self._base_url = base_url
+        self._base_path = f"{base_url.raw_path.rstrip('/')}/"
+        self._place = f"{base_url.host_subcomponent}:{base_url.port}"
         self._calls = calls
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         self._session = session
         self._owns_session = session is None
-        self._middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = (_one_attempt,)
+        # None leaves the session's middlewares alone: ours has none, and reads answers
+        # in its own class; to the user's, ours is added.
+        self._middlewares: Sequence[aiohttp.ClientMiddlewareType] | None = None
+        self._with_each: Mapping[str, str] = {}
         if session is not None:
-            # Middlewares given with a request replace the session's: keep the user's.
-            self._middlewares += tuple(getattr(session, "_middlewares", ()))
+            self._middlewares = (_in_traced_response, *getattr(session, "_middlewares", ()))
+            self._with_each = _CONSTANT_HEADERS
         self._headers: tuple[Token | None, CIMultiDict[str]] = (None, CIMultiDict())
 
     async def send(self, request: Request, call: Call, token: Token) -> Response:
@@ -109,32 +153,37 @@ class Transport:
         Raises:
             TransportError: The one that fits.
 
-            ClientClosed: If the session was closed.
+            ClientClosed: If the session is closed.
+
+            ConfigurationError: If the user's session cannot be used for this.
         """
-        self._calls.awaits_answer(call, "waiting for the answer")
+        session = self._usable_session()
+        self._calls.pauses(call, "connecting")
         call.attempts += 1
+        _on_sent.set(partial(self._calls.awaits_answer, call, "waiting for the answer"))
         try:
-            answer = await self._open_session().request(
+            answer = await session.request(
                 request.method,
-                URL(self._prefix + request.path, encoded=True),
+                self._base_url.with_path(self._base_path + request.path, encoded=True),
                 headers=self._headers_with(token),
                 allow_redirects=False,
+                raise_for_status=False,
                 auto_decompress=False,
                 timeout=self._timeout,
                 middlewares=self._middlewares,
             )
             try:
-                return await self._read(answer, call, token.secret)
+                return await self._read(answer, call)
             except BaseException:
                 answer.close()
                 raise
-        except (aiohttp.ClientError, TimeoutError, OSError, BodyFault) as foreign:
+        except (*_NETWORK_FAULTS, BodyFault) as foreign:
             error: KokoonError = self._translated(foreign, call)
-        except RuntimeError as foreign:
-            if self._session is not None and not self._session.closed:
-                raise
-            error = ClientClosed(f"The session was closed ({foreign}).")
-        error.vid, error.attempts = call.vid, call.attempts
+        except ValueError as foreign:
+            error = ConfigurationError(
+                f"The aiohttp session cannot send the request ({type(foreign).__name__}).",
+                hint="Does it add credentials of its own: auth=, or a netrc entry?",
+            )
         raise error
 
     async def close(self) -> None:
@@ -142,104 +191,114 @@ class Transport:
         if self._owns_session and self._session is not None:
             await self._session.close()
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+    def _usable_session(self) -> aiohttp.ClientSession:
+        """Give the session; open it with the first request."""
+        session = self._session
+        if session is None:
+            self._session = session = aiohttp.ClientSession(
                 # The throttle limits what runs at once; a second limit would hide it.
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),  # F-71
+                headers=_CONSTANT_HEADERS,
+                response_class=_TracedResponse,
                 trust_env=False,  # netrc would send passwords to the API (E33)
             )
-        return self._session
+        elif session.closed:
+            raise ClientClosed("The aiohttp session is closed.")
+        elif getattr(session, "_loop", None) is not asyncio.get_running_loop():
+            raise ConfigurationError(
+                "The aiohttp session belongs to another event loop.",
+                hint="Make the session inside the loop that uses it.",
+            )
+        return session
 
     def _headers_with(self, token: Token) -> CIMultiDict[str]:
         """Give the headers for a token, built once for each."""
         if self._headers[0] is not token:
-            headers = CIMultiDict(
-                {
-                    "Accept": "application/json",
-                    # A record fits one packet; unpacking costs more than it saves.
-                    "Accept-Encoding": "identity",
-                    "Cache-Control": "no-cache",  # a wait must not see a stale state (F-45)
-                    "User-Agent": f"kokoon-async/{version('kokoon-async')}",
-                    "Authorization": token.secret,
-                }
-            )
+            headers = CIMultiDict(self._with_each, Authorization=token.secret)
             self._headers = (token, headers)
         return self._headers[1]
 
-    async def _read(self, answer: aiohttp.ClientResponse, call: Call, secret: Secret) -> Response:
-        """Read the body within its cap, and take back a token that the server echoes."""
+    async def _read(self, answer: aiohttp.ClientResponse, call: Call) -> Response:
+        """Read the body within its cap."""
         failed = is_error(answer.status)
-        if failed:
-            body = await self._read_error(answer)
-        else:
-            body = await self._read_record(answer, call)
-        body = decoded(body, answer.headers.get("Content-Encoding"), lenient=failed)
+        body = await (self._read_error if failed else self._read_record)(answer, call)
         wire = getattr(answer, "wire", None)
         return Response(
             answer.status,
             answer.headers,
-            body.replace(secret.encode(), b"<secret>"),
+            decoded(body, answer.headers.get("Content-Encoding"), lenient=failed),
             answer.close if wire is None else wire.abort,
         )
 
     async def _read_record(self, answer: aiohttp.ClientResponse, call: Call) -> bytes:
-        read = answer.content.readany
-        body = await read()
+        body = await answer.content.readany()
         while not answer.content.at_eof():
             if len(body) > MOST_RECORD_BYTES:
-                raise BodyFault(f"is larger than {MOST_RECORD_BYTES} bytes")
+                break
             self._calls.awaits_answer(call, "reading the answer")
-            body += await read()
+            body += await answer.content.readany()
         if len(body) > MOST_RECORD_BYTES:
             raise BodyFault(f"is larger than {MOST_RECORD_BYTES} bytes")
         return body
 
-    async def _read_error(self, answer: aiohttp.ClientResponse) -> bytes:
+    async def _read_error(self, answer: aiohttp.ClientResponse, call: Call) -> bytes:
         """Read what explains an error; the status stands, whatever becomes of it (F-34)."""
-        body = b""
+        self._calls.pauses(call, "reading the answer")
+        body = bytearray()
         try:
             async with asyncio.timeout(_ERROR_BODY_SECONDS):
                 while len(body) < MOST_ERROR_BYTES and not answer.content.at_eof():
                     body += await answer.content.readany()
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except _NETWORK_FAULTS:
             answer.close()
         if not answer.content.at_eof():
             answer.close()
-        return body[:MOST_ERROR_BYTES]
+        return bytes(body[:MOST_ERROR_BYTES])
 
     def _translated(self, error: Exception, call: Call) -> TransportError:
         """Turn what aiohttp raises into the error that says the same of ours."""
-        image, place = f"image {call.vid}", self._place
-        if isinstance(error, BodyFault):
-            return ProtocolError(f"The answer for {image} {error}.")
-        if isinstance(error, aiohttp.ClientPayloadError):
-            return ProtocolError(f"The answer for {image} was cut.")
-        if isinstance(error, aiohttp.ClientResponseError):
-            # aiohttp says "status 400" for what it cannot parse (E11): never look at it.
-            return ProtocolError(f"The answer for {image} is not valid HTTP.")
+        if broken := _broken(error):
+            return ProtocolError(f"The answer for image {call.vid} {broken}.")
         if isinstance(error, TimeoutError):
             return RequestTimedOut(
-                f"Connecting to {place} for {image} took too long.",
+                f"The request for image {call.vid} timed out while {call.phase} to {self._place}.",
                 hint="Check the network, or raise Timeouts.connect.",
-                phase="connecting",
+                phase=call.phase,
             )
-        if isinstance(
-            error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError
-        ):
-            reason = getattr(error, "certificate_error", error)
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
             return ConnectionFailed(
-                f"The certificate of {place} does not fit: {getattr(reason, 'verify_message', '?')}.",
+                f"The certificate of {self._place} does not fit: {_reason(error)}.",
                 hint="Check base_url and the machine's clock and certificates.",
                 is_lasting=True,
             )
-        reason = getattr(error, "strerror", None) or str(error.args[0] if error.args else "?")
-        what = (
-            "Cannot connect to"
-            if isinstance(error, aiohttp.ClientConnectorError)
-            else "Lost the connection to"
-        )
+        never = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientHttpProxyError)
         return ConnectionFailed(
-            f"{what} {place} for {image}: {reason:.100}.", hint="Check the network and base_url."
+            f"{'Cannot connect' if never else 'Lost the connection'} to {self._place}"
+            f" for image {call.vid}: {_reason(error):.100}.",
+            hint="Check the network and base_url.",
         )
+
+
+def _broken(error: Exception) -> str:
+    """Say what is wrong with an answer, as the end of a sentence; nothing if it is not."""
+    if isinstance(error, BodyFault):
+        return str(error)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "was cut"
+    if isinstance(error, _UnaskedData):
+        return "came after one that nobody asked for"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return ""
+    # aiohttp says "status 400" for what it cannot parse (E11): never look at it.
+    parsing = isinstance(error, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError)
+    return "is not valid HTTP" if parsing else ""
+
+
+def _reason(error: Exception) -> str:
+    """Give the system's words, or the class: aiohttp's own texts may hold addresses."""
+    if isinstance(error, _Disconnected):
+        return str(error)
+    fault = getattr(error, "certificate_error", error)
+    words = getattr(fault, "verify_message", None) or getattr(fault, "strerror", None)
+    return words or type(fault).__name__

@@ -26,9 +26,9 @@ from ..events import (
     WaitStarted,
     logger,
 )
-from ..models import Image, ImageState
+from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
-from .waits import Wait
+from .waits import Awaited, Wait
 
 
 __all__ = ["Backoff", "Scheduler"]
@@ -40,31 +40,15 @@ _FIRST_LOOK_ESTIMATE = 0.05
 _SMOOTHING = 0.2
 _SHORTEST_LOOK = 0.005
 
-# Stale entries of the heap are swept out once they are this many and this share.
+# Stale entries are swept out of heap and queue once they are this many and this share.
 _MOST_STALE = 64
 _STALE_SHARE = 1.25
 
+# Somebody cancels all tasks of the loop, and then goes on: the next look comes after this.
+_PAUSE_AFTER_CANCEL = 1.0
+
 Backoff = Callable[[int, bool], float]
 """Gives the pause in seconds after so many failures, which may be the server throttling."""
-
-
-class _Awaited:
-    """
-    Hold an image that somebody waits for.
-
-    It is idle, queued for a look, or being looked at; in the heap it has one valid
-    entry, for its next look or else for the first deadline of its waits.
-    """
-
-    __slots__ = ("place", "queued", "state", "task", "vid", "waits")
-
-    def __init__(self, vid: str) -> None:
-        self.vid = vid
-        self.waits: list[Wait] = []
-        self.state: ImageState | None = None
-        self.queued = False
-        self.task: asyncio.Task[None] | None = None
-        self.place = 0  # the number of its valid entry in the heap
 
 
 class Scheduler:
@@ -93,10 +77,10 @@ class Scheduler:
         self._backoff = backoff
         self._hooks = hooks
         self._most_looks = most_looks
-        self._images: dict[str, _Awaited] = {}
-        self._heap: list[tuple[float, int, _Awaited]] = []
+        self._images: dict[str, Awaited] = {}
+        self._heap: list[tuple[float, int, Awaited]] = []
         self._places = itertools.count(1)
-        self._queue: deque[_Awaited] = deque()
+        self._queue: deque[Awaited] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._look_seconds = _FIRST_LOOK_ESTIMATE
@@ -108,11 +92,11 @@ class Scheduler:
         """Begin a wait: the first look is now, or the one already under way."""
         image = self._images.get(wait.vid)
         if image is None:
-            image = self._images[wait.vid] = _Awaited(wait.vid)
-        image.waits.append(wait)
+            image = self._images[wait.vid] = Awaited(wait.vid)
+        image.waits += (wait,)
         if self._hooks.hears(WaitStarted):
             self._hooks.tell(WaitStarted(wait.vid, wait.timeout))
-        if image.task is None and not image.queued:
+        if image.is_idle and image.not_before <= asyncio.get_running_loop().time():
             self._enqueue(image)
         else:
             self._watch_deadlines(image)
@@ -121,30 +105,29 @@ class Scheduler:
 
     def drop(self, wait: Wait) -> None:
         """Forget a wait that nobody is interested in any more; its watcher is not told."""
-        image = self._images.get(wait.vid)
-        if image is None or wait not in image.waits:
+        if wait.is_over:
             return
-        image.waits.remove(wait)
-        self._give_up(wait)
-        self._tell_end(wait, "abandoned")
+        image = self._images[wait.vid]
+        image.remove(wait)
+        self._conclude(image, wait, "abandoned")
         if not image.waits:
             self._forget(image)
+            self._set_timer()
 
     async def close(self, message: str) -> None:
         """End all waits with `ClientClosed`."""
         for image in tuple(self._images.values()):
-            for wait in tuple(image.waits):
-                seen = wait.image and wait.image.state
-                error = ClientClosed(f"{message} Image {wait.vid} was last seen as {seen}.")
+            for wait in image.waits:
+                error = ClientClosed(f"{message} Image {wait.vid}: {wait.last_seen()}.")
+                error.hint = "The server's work goes on: wait for the same vid again to resume."
                 error.vid, error.attempts = wait.vid, wait.looks
                 self._end(image, wait, error)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._set_timer()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # -- the schedule ------------------------------------------------------------------
 
-    def _put(self, image: _Awaited, at: float) -> None:
+    def _put(self, image: Awaited, at: float) -> None:
         """Give an image its one valid entry in the heap."""
         image.place = next(self._places)
         heapq.heappush(self._heap, (at, image.place, image))
@@ -152,21 +135,27 @@ class Scheduler:
             self._heap = [entry for entry in self._heap if entry[1] == entry[2].place]
             heapq.heapify(self._heap)
 
-    def _watch_deadlines(self, image: _Awaited) -> None:
-        self._put(image, min(wait.deadline for wait in image.waits))
+    def _watch_deadlines(self, image: Awaited) -> None:
+        at = min(wait.deadline for wait in image.waits)
+        self._put(image, min(at, image.not_before) if image.is_idle else at)
 
-    def _enqueue(self, image: _Awaited) -> None:
+    def _enqueue(self, image: Awaited) -> None:
         image.queued = True
         self._queue.append(image)
+        if len(self._queue) > _MOST_STALE + _STALE_SHARE * len(self._images):
+            self._queue = deque(other for other in self._queue if other.queued)
         self._watch_deadlines(image)
 
-    def _forget(self, image: _Awaited) -> None:
+    def _forget(self, image: Awaited) -> None:
         image.place, image.queued = 0, False
-        self._images.pop(image.vid, None)
+        if self._images.get(image.vid) is image:  # else a hook was faster
+            del self._images[image.vid]
         if image.task is not None:
             image.task.cancel()
 
     def _set_timer(self) -> None:
+        if not self._images:
+            self._heap.clear()
         while self._heap and self._heap[0][1] != self._heap[0][2].place:
             heapq.heappop(self._heap)
         at = self._heap[0][0] if self._heap else math.inf
@@ -176,26 +165,27 @@ class Scheduler:
             self._timer.cancel()
             self._timer = None
         if at < math.inf:
-            self._timer = asyncio.get_running_loop().call_at(at, self._on_time)
+            self._timer = asyncio.get_running_loop().call_at(at, self._on_time, at)
 
-    def _on_time(self) -> None:
+    def _on_time(self, at: float) -> None:
         self._timer = None
-        now = asyncio.get_running_loop().time()
+        # A timer may fire a tick of the clock too early; what it was set for is due all the same.
+        now = max(at, asyncio.get_running_loop().time())
         while self._heap and self._heap[0][0] <= now:
             _, place, image = heapq.heappop(self._heap)
             if place != image.place:
                 continue
-            if image.task is None and not image.queued:
+            if image.is_idle and image.not_before <= now:
                 self._enqueue(image)
             else:
                 self._expire(image, now)
         self._start_looks()
         self._set_timer()
 
-    def _expire(self, image: _Awaited, now: float) -> None:
-        """End the waits whose deadline passed while a look was queued or under way."""
-        for wait in tuple(image.waits):
-            if wait.deadline <= now:
+    def _expire(self, image: Awaited, now: float) -> None:
+        """End the waits whose deadline passed with no look finished meanwhile."""
+        for wait in image.waits:
+            if wait.deadline <= now and not wait.is_over:
                 self._end(image, wait, wait.expire(now).error)
         if image.waits:
             self._watch_deadlines(image)
@@ -209,18 +199,23 @@ class Scheduler:
                 image.queued = False
                 image.task = asyncio.create_task(self._look_at(image), name="kokoon look")
                 self._tasks.add(image.task)
-                image.task.add_done_callback(self._after_look)
+                image.task.add_done_callback(partial(self._after_look, image))
 
-    def _after_look(self, task: "asyncio.Task[None]") -> None:
+    def _after_look(self, image: Awaited, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            # A defect, of this package or of a session's middleware: whoever waits hears of it.
+            for wait in image.waits:
+                self._end(image, wait, error)
+        elif image.task is task and image.waits:  # cancelled, and not by `_forget`
+            image.task = None
+            image.not_before = asyncio.get_running_loop().time() + _PAUSE_AFTER_CANCEL
+            self._watch_deadlines(image)
         self._start_looks()
         self._set_timer()
-        if not task.cancelled() and (error := task.exception()):
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a look of kokoon_async failed", "exception": error, "task": task}
-            )
 
-    async def _look_at(self, image: _Awaited) -> None:
+    async def _look_at(self, image: Awaited) -> None:
         """Look once, and tell every wait for the image what came of it."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -236,29 +231,32 @@ class Scheduler:
             self._look_seconds += _SMOOTHING * (now - began - self._look_seconds)
             self._on_record(image, answer, now)
 
-    def _on_record(self, image: _Awaited, answer: Answer, now: float) -> None:
+    def _on_record(self, image: Awaited, answer: Answer, now: float) -> None:
         record, age = answer.image, answer.age
+        known_age = image.waits[0].age(now) if age is None else age
         before, image.state = image.state, record.state
         if before != record.state and self._hooks.hears(StateChanged):
-            known_age = image.waits[0].elapsed(now) if age is None else age
             self._hooks.tell(StateChanged(image.vid, before, record.state, known_age))
         steps = []
-        for wait in tuple(image.waits):
-            if wait.image is None or wait.image.state != record.state:
+        for wait in image.waits:
+            if wait.is_over:  # the watcher of one before has dropped it
+                continue
+            if wait.state != record.state:
                 wait.watcher.changed(wait, record)
             observe = partial(wait.observe, age=age, reserve=self._reserve(wait))
             steps.append((wait, _stepped(observe, now, record)))
         delay, reason = self._follow(image, steps, now)
         if self._hooks.hears(LookFinished):
-            known_age = steps[0][0].age(now)
             self._hooks.tell(LookFinished(image.vid, record.state, known_age, delay, reason))
 
-    def _on_failure(self, image: _Awaited, error: KokoonError, now: float) -> None:
+    def _on_failure(self, image: Awaited, error: KokoonError, now: float) -> None:
         throttled = is_throttling(error)
         hint = error.retry_after if isinstance(error, RateLimited | ServerError) else None
         pause = self._backoff(max(w.failures_in_a_row for w in image.waits) + 1, throttled)
+        if hint is not None:
+            image.not_before = now + hint
         steps = []
-        for wait in tuple(image.waits):
+        for wait in image.waits:
             fail = partial(wait.fail, pause=pause, hint=hint or 0.0, reserve=self._reserve(wait))
             steps.append((wait, _stepped(fail, now, error)))
         delay, reason = self._follow(image, steps, now)
@@ -267,15 +265,20 @@ class Scheduler:
             self._hooks.tell(LookFailed(image.vid, kind, delay, reason))
 
     def _follow(
-        self, image: _Awaited, steps: list[tuple[Wait, Step | Exception]], now: float
+        self, image: Awaited, steps: list[tuple[Wait, Step | Exception]], now: float
     ) -> tuple[float | None, str]:
-        """End the waits that are over and schedule the next look for the others."""
-        delay, reason = None, "ended"
-        for wait, step in steps:
+        """Schedule the next look, and end the waits that are over."""
+        again = [s for w, s in steps if isinstance(s, LookAgain) and not w.is_over]
+        nearest = min(again, key=lambda step: step.delay, default=None)
+        # Unless a hook or a watcher has begun another wait, whose first look is the next one.
+        if nearest is not None and image.is_idle:
+            self._put(image, now + nearest.delay)
+        for wait, step in reversed(steps):  # the oldest last: it has the most to tell its policy
+            if wait.is_over:  # a hook or a watcher has dropped it
+                continue
             match step:
                 case LookAgain():
-                    if delay is None or step.delay < delay:
-                        delay, reason = step.delay, step.reason
+                    pass
                 case Done():
                     self._end(image, wait, step.image)
                 case Failed():
@@ -283,32 +286,29 @@ class Scheduler:
                     self._end(image, wait, copy.copy(step.error))
                 case _:
                     self._end(image, wait, step)
-        if delay is not None:
-            self._put(image, now + delay)
-        return delay, reason
+        return (None, "ended") if nearest is None else (nearest.delay, nearest.reason)
 
     def _reserve(self, wait: Wait) -> float:
         """Give the seconds before the deadline at which the last look has to start."""
         usual = _RESERVE_LOOKS * max(self._look_seconds, _SHORTEST_LOOK)
         return usual if wait.timeout is None else min(usual, _MOST_RESERVE * wait.timeout)
 
-    def _end(self, image: _Awaited, wait: Wait, result: Image | Exception) -> None:
-        image.waits.remove(wait)
-        if isinstance(result, Exception):
-            self._give_up(wait)
+    def _end(self, image: Awaited, wait: Wait, result: Image | Exception) -> None:
+        image.remove(wait)
         outcome = "completed" if isinstance(result, Image) else type(result).__name__
-        self._tell_end(wait, outcome)
+        self._conclude(image, wait, outcome)
         wait.watcher.ended(wait, result)
         if not image.waits:
             self._forget(image)
 
-    def _give_up(self, wait: Wait) -> None:
+    def _conclude(self, image: Awaited, wait: Wait, outcome: str) -> None:
+        """Tell policy and hooks that a wait is over."""
         try:
-            wait.give_up()
+            # Many waits on one image are one lesson: the last that is left tells it.
+            if all(other.policy is not wait.policy for other in image.waits):
+                wait.conclude()
         except Exception:  # noqa: BLE001 - a user's policy; the wait is over, so only the log can hear it
             logger.exception("policy.failed", extra={"kokoon_vid": wait.vid})
-
-    def _tell_end(self, wait: Wait, outcome: str) -> None:
         if self._hooks.hears(WaitEnded):
             elapsed = wait.elapsed(asyncio.get_running_loop().time())
             self._hooks.tell(WaitEnded(wait.vid, outcome, elapsed, wait.looks))

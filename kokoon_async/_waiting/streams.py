@@ -2,12 +2,11 @@
 
 import asyncio
 import warnings
-from collections import deque
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from ..errors import ImageFailed
+from ..errors import ImageFailed, WaitError
 from ..models import Image
 from .scheduler import Scheduler
 from .waits import Wait
@@ -19,30 +18,50 @@ __all__ = ["Feed", "Watch"]
 class Feed:
     """Collect what a scheduler tells of one wait, until somebody takes it."""
 
+    __slots__ = ("_images", "_last", "_news", "_result", "is_closed")
+
     def __init__(self) -> None:
-        self._images: deque[Image] = deque()
+        self._images: list[Image] = []
+        self._last: Image | None = None
         self._result: Image | Exception | None = None
         self._news: asyncio.Future[None] | None = None
+        self.is_closed = False
 
     def changed(self, _: Wait, image: Image) -> None:
         """Keep a record for `next_image`."""
+        self._last = image
         self._images.append(image)
         self._wake()
 
     def ended(self, _: Wait, result: Image | Exception) -> None:
         """Keep the result for `result`."""
+        if isinstance(result, WaitError) and result.image is None and self._last is not None:
+            result.image = self._last.without_urls()
         self._result = result
         self._wake()
 
+    def close(self) -> None:
+        """Give no more records, also to somebody who waits for one now."""
+        self.is_closed = True
+        self._wake()
+
     async def next_image(self) -> Image | None:
-        """Wait for the next record; ``None`` once there are no more."""
-        while not self._images and self._result is None:
+        """
+        Wait for the next record; ``None`` once there are no more.
+
+        Raises:
+            RuntimeError: If somebody else waits for it already.
+        """
+        if self._news is not None:
+            message = "somebody else iterates over this watch already"
+            raise RuntimeError(message)
+        while not (self._images or self.is_over or self.is_closed):
             self._news = asyncio.get_running_loop().create_future()
             try:
                 await self._news
             finally:
                 self._news = None
-        return self._images.popleft() if self._images else None
+        return self._images.pop(0) if self._images and not self.is_closed else None
 
     def result(self) -> Image:
         """
@@ -79,39 +98,35 @@ class Watch:
         KokoonError: If the wait ended without a final record.
     """
 
+    __slots__ = ("_feed", "_loop", "_scheduler", "_wait")
+
     def __init__(self, scheduler: Scheduler, wait: Wait, feed: Feed) -> None:
         self._scheduler = scheduler
         self._wait = wait
         self._feed = feed
-        self._left = False
+        self._loop = asyncio.get_running_loop()
         scheduler.add(wait)
 
     def __repr__(self) -> str:
-        seen = self._wait.image and self._wait.image.state
-        return f"<Watch of {self._wait.vid}, last seen as {seen}>"
+        return f"<Watch of {self._wait.vid}, {self._wait.last_seen()}>"
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Image:
-        if self._left:
+        if self._feed.is_closed:
             raise StopAsyncIteration
         try:
             image = await self._feed.next_image()
         except asyncio.CancelledError as stop:
-            # Shown wherever the cancellation ends up, e.g. in an outer timeout.
-            stop.add_note(
-                f"The wait for image {self._wait.vid} was cancelled; it was last seen as"
-                f" {self._wait.image and self._wait.image.state}. The server's work goes on:"
-                " wait for the same vid again to resume."
-            )
-            await self.aclose()
+            self._leave(stop)
             raise
         if image is not None:
             return image
-        self._left = True
-        with suppress(ImageFailed):  # its record, the last one, has said so
-            self._feed.result()
+        if not self._feed.is_closed:
+            self._feed.close()
+            with suppress(ImageFailed):  # its record, the last one, has said so
+                self._feed.result()
         raise StopAsyncIteration
 
     def result(self) -> Image:
@@ -132,19 +147,28 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        self._leave(error)
 
     async def aclose(self) -> None:
         """Stop watching; the server's work goes on."""
-        self._left = True
+        self._leave()
+
+    def _leave(self, why: BaseException | None = None) -> None:
+        if isinstance(why, asyncio.CancelledError) and not self._feed.is_closed:
+            # Shown wherever the cancellation ends up, e.g. in an outer timeout.
+            why.add_note(
+                f"The wait for image {self._wait.vid} was cancelled; {self._wait.last_seen()}."
+                " The server's work goes on: wait for the same vid again to resume."
+            )
+        self._feed.close()
         self._scheduler.drop(self._wait)
 
     def __del__(self) -> None:
-        if not self._left and not self._feed.is_over:
-            warnings.warn(
-                f"{self!r} was abandoned; use async with",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-            self._scheduler.drop(self._wait)
+        if self._feed.is_closed or self._feed.is_over:
+            return
+        # Later, and on the loop: finalisers run at any time, in any thread.
+        with suppress(RuntimeError):  # the loop is closed, and every wait with it
+            self._loop.call_soon_threadsafe(self._scheduler.drop, self._wait)
+        warnings.warn(
+            f"{self!r} was abandoned; use async with", ResourceWarning, stacklevel=2, source=self
+        )

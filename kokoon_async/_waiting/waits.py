@@ -1,12 +1,16 @@
-"""A wait, and the one who is told of it."""
+"""A wait, the one who is told of it, and the image that one or more waits are for."""
 
+import asyncio
+import math
 from typing import Protocol
 
-from ..models import Image
+from ..models import Image, ImageState
 from ..polling import PollPolicy, WaitMachine
 
 
-__all__ = ["Wait", "Watcher"]
+__all__ = ["Awaited", "Wait", "Watcher"]
+
+_LONG_AGO = -math.inf  # one object for all
 
 
 class Watcher(Protocol):
@@ -25,9 +29,12 @@ class Wait(WaitMachine):
 
     Args:
         watcher: Told of changes and of the end.
+
+    Attributes:
+        is_over: Whether the scheduler is done with it: ended, or dropped.
     """
 
-    __slots__ = ("timeout", "watcher")
+    __slots__ = ("is_over", "watcher")
 
     def __init__(
         self,
@@ -43,5 +50,48 @@ class Wait(WaitMachine):
         super().__init__(
             vid, policy, now=now, timeout=timeout, outage=outage, missing_grace=missing_grace
         )
-        self.timeout = timeout
         self.watcher = watcher
+        self.is_over = False
+
+
+class Awaited:
+    """
+    Hold an image that somebody waits for.
+
+    It is idle, queued for a look, or being looked at; in the heap it has one valid
+    entry, for its next look or else for the first deadline of its waits.
+
+    Attributes:
+        waits: Replaced and never changed, since others may be walking it.
+
+        state: What the last good look saw.
+
+        queued: Whether it stands in the queue.
+
+        task: The look under way.
+
+        place: The number of its valid entry in the heap.
+
+        not_before: When the next look may be at the earliest, e.g. because of a hint.
+    """
+
+    __slots__ = ("not_before", "place", "queued", "state", "task", "vid", "waits")
+
+    def __init__(self, vid: str) -> None:
+        self.vid = vid
+        self.waits: tuple[Wait, ...] = ()
+        self.state: ImageState | None = None
+        self.queued = False
+        self.task: asyncio.Task[None] | None = None
+        self.place = 0
+        self.not_before = _LONG_AGO
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no look is queued or under way."""
+        return self.task is None and not self.queued
+
+    def remove(self, wait: Wait) -> None:
+        """Take a wait out, for good."""
+        wait.is_over = True
+        self.waits = tuple(other for other in self.waits if other is not wait)

@@ -25,6 +25,7 @@ from .steps import Done, Failed, LookAgain, Step
 __all__ = ["WaitMachine"]
 
 _SHORTEST_DELAY = 0.1  # a policy that says 0 must not turn a wait into a flood (F-61)
+_GRAIN = 0.001  # a timer may fire this much early
 
 
 def _is_passing(error: KokoonError) -> bool:
@@ -66,6 +67,8 @@ class WaitMachine:
     Attributes:
         vid: The image.
 
+        policy: When to look next.
+
         timeout: Seconds the wait may take; ``None`` for ever.
 
         state: What the last good look saw; ``None`` before the first.
@@ -79,16 +82,17 @@ class WaitMachine:
         "_born",
         "_last_failure",
         "_last_good",
+        "_last_look",
         "_lesson",
         "_missing_grace",
         "_outage",
         "_past",
-        "_policy",
         "_started",
         "_state_looks",
         "_state_since",
         "failures_in_a_row",
         "looks",
+        "policy",
         "state",
         "timeout",
         "vid",
@@ -109,13 +113,14 @@ class WaitMachine:
         self.state: ImageState | None = None
         self.looks = 0
         self.failures_in_a_row = 0
-        self._policy = policy
+        self.policy = policy
         self._outage = outage
         self._missing_grace = missing_grace
         self._started = self._last_good = self._born = self._state_since = now
         self._state_looks = 0
         self._past: tuple[Sighting, ...] = ()
         self._last_failure = ""
+        self._last_look: float | None = None
         # The ages between which the image was seen to finish.
         self._lesson: tuple[float, float] | None = None
 
@@ -233,7 +238,7 @@ class WaitMachine:
         if lesson is None and self.state is not None and not self.state.is_final:
             lesson = (self.age(self._last_good), math.inf)
         if lesson is not None and lesson[0] < lesson[1]:
-            self._policy.record(*lesson)
+            self.policy.record(*lesson)
 
     def last_seen(self) -> str:
         """Say what is known of the image, as a part of a sentence."""
@@ -241,9 +246,9 @@ class WaitMachine:
 
     def _policy_delay(self, now: float) -> float:
         state = ImageState.PENDING if self.state is None else self.state
-        delay = self._policy.next_delay(Look(self.age(now), self.elapsed(now), self.looks, state))
+        delay = self.policy.next_delay(Look(self.age(now), self.elapsed(now), self.looks, state))
         if not math.isfinite(delay):  # it would never be over, or stop the whole schedule
-            name = type(self._policy).__name__
+            name = type(self.policy).__name__
             raise ConfigurationError(f"{name}.next_delay gave {delay!r}, not seconds.")
         return max(delay, _SHORTEST_DELAY)
 
@@ -251,12 +256,15 @@ class WaitMachine:
         self, now: float, delay: float, reason: str, reserve: float, soonest: float = 0.0
     ) -> Step:
         """Look again after *delay*, or for the last time just before the deadline, or not at all."""
-        last_look = max(self.deadline - reserve, now + soonest)
-        if now >= last_look:
+        # Planned once: the reserve may shrink, and there would be many last looks.
+        last_look = self.deadline - reserve if self._last_look is None else self._last_look
+        last_look = max(last_look, now + soonest)
+        if now >= last_look - _GRAIN:
             return self.expire(now)
-        if now + delay >= last_look:
-            return LookAgain(last_look - now, "deadline")
-        return LookAgain(delay, reason)
+        if now + delay < last_look:
+            return LookAgain(delay, reason)
+        self._last_look = last_look
+        return LookAgain(last_look - now, "deadline")
 
     def _see(self, state: ImageState, now: float) -> None:
         if state != self.state:
