@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-__all__ = ["RECORD", "serve_records"]
+__all__ = ["RECORD", "serve_any_record", "serve_records"]
 
 RECORD = {
     "uid": "539e3480-929a-11ee-ada2-51e4bfe11414",
@@ -59,9 +59,18 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    server {{ listen 127.0.0.1:{port}; root {folder}/root; }}
+    server {{ listen 127.0.0.1:{port}; root {folder}/root; {locations} }}
 }}
 """
+
+
+@contextlib.contextmanager
+def serve_any_record() -> Iterator[str]:
+    """Run nginx on a free loopback port and give the base URL; any id has a record there."""
+    record = json.dumps(RECORD).replace('"vid": ""', '"vid": "$vid"').replace("{vid}", "$vid")
+    location = f"location ~ ^/image/(?<vid>[0-9a-f-]+)$ {{ return 200 '{record}'; }}"
+    with _nginx(location) as (base_url, _):
+        yield base_url
 
 
 @contextlib.contextmanager
@@ -72,24 +81,33 @@ def serve_records(count: int) -> Iterator[tuple[str, list[str]]]:
     Args:
         count: How many records there are.
     """
+    vids = [str(uuid.UUID(int=number, version=1)) for number in range(1, count + 1)]
+    with _nginx("") as (base_url, root):
+        images = root / "image"
+        images.mkdir(parents=True)
+        for vid in vids:
+            (images / vid).write_text(json.dumps(RECORD | {"vid": vid}).replace("{vid}", vid))
+        yield base_url, vids
+
+
+@contextlib.contextmanager
+def _nginx(locations: str) -> Iterator[tuple[str, Path]]:
+    """Run nginx with some locations; give the base URL and the folder of static files."""
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if nginx is None:
         sys.exit("This benchmark needs nginx: install your distribution's package and run again.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)  # the worker runs as another user where we are root
-        vids = [str(uuid.UUID(int=number, version=1)) for number in range(1, count + 1)]
-        images = folder / "root" / "image"
-        images.mkdir(parents=True)
-        for vid in vids:
-            (images / vid).write_text(json.dumps(RECORD | {"vid": vid}).replace("{vid}", vid))
         port = _free_port()
         configuration = folder / "nginx.conf"
-        configuration.write_text(_CONFIGURATION.format(folder=folder, port=port))
+        configuration.write_text(
+            _CONFIGURATION.format(folder=folder, port=port, locations=locations)
+        )
         server = subprocess.Popen([nginx, "-c", configuration, "-p", folder])
         try:
             _await_port(port)
-            yield f"http://127.0.0.1:{port}", vids
+            yield f"http://127.0.0.1:{port}", folder / "root"
         finally:
             server.terminate()
             server.wait(timeout=10)

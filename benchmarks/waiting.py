@@ -51,17 +51,21 @@ class Answers:
 
     def __init__(self) -> None:
         self.looks = 0
+        self._awaited, self._reached = 0, asyncio.Event()
         self._response = Response(200, CIMultiDictProxy(CIMultiDict()), b"", lambda: None)
 
     async def look(self, vid: str) -> Answer:
         """Give a record as a server would: an object of its own."""
         self.looks += 1
+        if self.looks == self._awaited:
+            self._reached.set()
         return Answer(Image(vid, ImageState.PROCESSING), self._response)
 
     async def until(self, looks: int) -> None:
         """Let the loop run until so many looks were made."""
-        while self.looks < looks:
-            await asyncio.sleep(0.01)
+        self._awaited, self._reached = looks, asyncio.Event()
+        if self.looks < looks:
+            await self._reached.wait()
 
 
 def scheduler_for(answers: Answers) -> Scheduler:
