@@ -10,7 +10,6 @@ from typing import Protocol
 
 from ..errors import KokoonError, ProtocolError
 from ..events import Hooks, RetryScheduled
-from ..models import Image
 from .auth import Token, Tokens
 from .calls import Call, Calls
 from .protocol import (
@@ -19,6 +18,7 @@ from .protocol import (
     Response,
     asks_to_brake,
     image_request,
+    is_error,
     is_throttling,
     is_token_refused,
     is_transient,
@@ -139,12 +139,13 @@ class Pipeline:
             if await self._tokens.newer_than(token) is not None:
                 response, token = await self._take_turn_and_send(request, call)
         try:
-            image = _read(response, call.vid, token)
+            image = read_image(response, call.vid)
         except KokoonError as error:
             failure = error
         else:
             self._throttle.succeeded()
             return Answer(image, response, call.attempts)
+        failure = _without_token(failure, response, token)
         if isinstance(failure, ProtocolError):
             response.discard()  # whatever else comes on this connection is suspect (E7)
         elif not is_transient(failure):
@@ -152,29 +153,28 @@ class Pipeline:
         raise failure
 
     async def _take_turn_and_send(self, request: Request, call: Call) -> tuple[Response, Token]:
-        self._calls.pauses(call, "waiting for its turn")
-        ticket = await self._throttle.take_turn(call.vid, call.due)
+        ticket = self._throttle.turn_now(call.due)
+        if ticket is None:
+            self._calls.pauses(call, "waiting for its turn")
+            ticket = await self._throttle.take_turn(call.vid, call.due)
         try:
             # Asked for now: the token may have changed while the call waited.
             token = self._tokens.current or await self._tokens.first()
             response = await self._send(request, call, token)
-            if asks_to_brake(response):
+            if is_error(response.status) and asks_to_brake(response):
                 self._throttle.brake(ticket, retry_after(response))
             return response, token
         finally:
             self._throttle.done()
 
 
-def _read(response: Response, vid: str, token: Token) -> Image:
-    """Read an answer; an error quotes its words, but not a token among them (F-120)."""
+def _without_token(error: KokoonError, response: Response, token: Token) -> KokoonError:
+    """Give the error of an answer, which quotes it, without a token that it echoes (F-120)."""
+    hidden = token.hidden_in(response.body)
+    if hidden == response.body:
+        return error
     try:
-        return read_image(response, vid)
-    except KokoonError as error:
-        failure = error
-    hidden = response._replace(body=token.hidden_in(response.body))
-    if hidden.body != response.body:
-        try:
-            read_image(hidden, vid)
-        except KokoonError as error:
-            failure = error
-    raise failure
+        read_image(response._replace(body=hidden), error.vid or "")
+    except KokoonError as same:
+        return same
+    return error

@@ -74,6 +74,12 @@ class Throttle:
         """How many may run now: between 1 and the user's limit."""
         return self._allowed
 
+    def turn_now(self, due: float) -> int | None:
+        """Give a ticket, as `take_turn` does, if nothing has to be waited for."""
+        if self._queue or self._braked_until > due:
+            return None
+        return self._epoch if self._may_go(asyncio.get_running_loop().time()) else None
+
     async def take_turn(self, vid: str, due: float) -> int:
         """
         Wait until an attempt may go, and give the ticket to hand back with `done`.
@@ -84,8 +90,9 @@ class Throttle:
         loop = asyncio.get_running_loop()
         if self._braked_until > due:
             raise self._too_long(vid, loop.time())
-        if not self._queue and self._may_go(loop.time()):
-            return self._epoch
+        now = self.turn_now(due)
+        if now is not None:
+            return now
         turn: asyncio.Future[int | None] = loop.create_future()
         self._queue.append((turn, due))
         self._let_go()

@@ -124,10 +124,10 @@ def _count(value: Any, _: Any) -> int | None:
 
 
 def _seconds(value: Any, _: Any) -> float | None:
-    if (whole := _count(value, int)) is not None:
-        return float(whole)
-    seconds = float(value) if type(value) is str and _DECIMAL.fullmatch(value) else value
-    return seconds if type(seconds) is float and 0 <= seconds < _TOO_MANY else None
+    whole = _count(value, int)  # what most values are, and quicker to see
+    if whole is not None or (type(value) is str and _DECIMAL.fullmatch(value)):
+        value = abs(float(value))  # there is a minus zero
+    return value if type(value) is float and 0 <= value < _TOO_MANY else None
 
 
 def _ratio(value: Any, _: Any) -> Fraction | None:
