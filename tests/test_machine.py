@@ -430,11 +430,12 @@ def test_the_last_chance_in_an_outage_comes_when_the_patience_ends():
     error_of(miss(machine, 120), WaitOutage)
 
 
-def test_backoff_and_hints_hold_in_an_outage():
-    """The last chance is not taken sooner than the server allows, nor in a flood."""
+def test_the_last_chance_in_an_outage_is_no_flood_and_respects_hints():
+    """It may come before the backoff, but neither at once nor sooner than the server allows."""
     machine = make_machine(timeout=None)
     miss(machine, 0)
-    assert miss(machine, 118, pause=3.0) == LookAgain(3.0, "backoff")
+    assert miss(machine, 50, pause=20.0) == LookAgain(20.0, "backoff")
+    assert miss(machine, 118, pause=20.0) == LookAgain(2.0, "backoff")
     assert miss(machine, 118, hint=30.0) == LookAgain(30.0, "hint")
     assert miss(machine, 119.999) == LookAgain(0.1, "policy")
 
@@ -502,8 +503,8 @@ def lessons_of(*looks: tuple[float, str, float | None], **options: Any) -> list[
 @pytest.mark.parametrize("final", ["completed", "error"])
 def test_the_policy_learns_between_which_ages_an_image_finished(final: str):
     """It is told the age at the last look before, and the age at the final one."""
-    seen = lessons_of((1, "pending", 11.0), (6, "warming_up", 16.0), (11, final, 21.5))
-    assert seen == [(16.0, 21.5)]
+    seen = lessons_of((1, "pending", 11.0), (6, "warming_up", 16.0), (11, final, 21.0))
+    assert seen == [(16.0, 21.0)]
 
 
 def test_the_policy_learns_from_the_time_waited_too():
@@ -534,9 +535,12 @@ def test_failed_looks_teach_nothing():
     assert policy.lessons == [(11.0, 21.0)]
 
 
-def test_a_servers_clock_that_goes_back_teaches_nothing():
-    """An interval that ends before it begins is no lesson."""
-    assert lessons_of((1, "pending", 50.0), (6, "completed", 20.0)) == []
+def test_a_servers_clock_that_jumps_does_not_spoil_a_lesson():
+    """The length of the interval is measured here, and its end by the server's last word."""
+    assert lessons_of((1, "pending", 50.0), (6, "completed", 20.0)) == [(15, 20)]
+    assert lessons_of((1, "pending", 50.0), (6, "completed", 2.0)) == [(0, 2)]
+    assert lessons_of((1, "pending", 50.0), (6, "completed", 80.0)) == [(75, 80)]
+    assert lessons_of((1, "pending", 50.0), (6, "completed", 0.0)) == []
 
 
 # --- every course of events ---------------------------------------------------------------------

@@ -577,7 +577,7 @@ async def test_the_heap_stays_bounded(quiet: None):
         await asyncio.sleep(10)
         largest = max(largest, len(scheduler._heap))
     assert looks.count >= 30_000
-    assert largest <= 64 + 1.25 * 1000
+    assert largest <= 64 + 1.125 * 1000
     await scheduler.close("Closed.")
 
 
@@ -763,6 +763,18 @@ async def test_a_defect_in_a_look_reaches_who_waits():
     line.assert_nothing_left()
 
 
+async def test_a_defect_that_nobody_waits_for_is_not_silent(monkeypatch: pytest.MonkeyPatch):
+    """If the waits are over already, the event loop's exception handler is told."""
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_exception_handler", told.append)
+    line = Line(Looks(lambda vid, n: "completed"))
+    monkeypatch.setattr(line.scheduler, "_forget", lambda image: 1 / 0)
+    line.wait()
+    await turns()
+    assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+
 async def test_a_look_that_somebody_else_cancels_is_made_again():
     """Who cancels all tasks of the loop and goes on does not hang the waits."""
     line = Line(Looks(lambda vid, n: "completed", seconds=5))
@@ -803,6 +815,12 @@ class Dropping(Watcher):
     """Drop waits as soon as something changes."""
 
     drops: Callable[[], Any] = lambda: None
+    drops_at_end: Callable[[], Any] = lambda: None
+
+    def ended(self, wait: Wait, result: Any) -> None:
+        """Remember the result, and drop."""
+        super().ended(wait, result)
+        self.drops_at_end()
 
     def changed(self, wait: Wait, image: Image) -> None:
         """Remember the state, and drop."""
@@ -853,6 +871,44 @@ async def test_a_watcher_may_drop_all_waits_of_an_image():
     assert line.looks.count == 1
     assert line.told(LookFinished) == [LookFinished(VID, ImageState.PROCESSING, 0, None, "ended")]
     line.assert_nothing_left()
+
+
+@pytest.mark.parametrize("how", ["completed", "deadline", "defect", "close"])
+async def test_a_watcher_may_drop_other_waits_when_its_own_ends(how: str):
+    """Whatever ended them all: who was dropped meanwhile is not told."""
+    brings = {"completed": "completed", "defect": RuntimeError("a middleware")}
+    line = Line(Looks(lambda vid, n: brings.get(how, "pending")))
+    watchers = [line.wait(watcher=Dropping, timeout=5.0) for _ in range(3)]
+
+    def drop() -> None:
+        for watcher in watchers:
+            line.scheduler.drop(watcher.wait)
+
+    for watcher in watchers:
+        watcher.drops_at_end = drop
+    await asyncio.sleep(3)
+    if how == "close":
+        await line.scheduler.close("Closed.")
+    await asyncio.sleep(3)
+    assert sum(watcher.result is not None for watcher in watchers) == 1
+    assert len(line.told(WaitEnded)) == 3
+    line.assert_nothing_left()
+
+
+async def test_a_watcher_may_begin_a_wait_when_something_changes():
+    """The new wait gets a look of its own, and its deadline is watched."""
+    begun: list[Watcher] = []
+
+    def begin() -> None:
+        line.looks.seconds = 1e6
+        begun.append(line.wait(timeout=3.0))
+
+    line = Line()
+    line.wait(watcher=Dropping).drops = begin
+    await asyncio.sleep(50)
+    assert isinstance(begun[0].result, WaitTimedOut)
+    assert begun[0].at == 3
+    await line.scheduler.close("Closed.")
 
 
 async def test_a_hook_may_begin_a_wait_when_another_ends():
