@@ -61,7 +61,7 @@ def tests(session: nox.Session) -> None:
     Arguments go to pytest; `--installpkg FILE` tests that wheel or sdist instead of building one.
     """
     erase_coverage()
-    pytest_args = install_package(session, "cli", *group("tests"))
+    pytest_args = install_package(session, "cli,parquet", *group("tests"))
     session.run("coverage", "run", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
 
 
@@ -78,16 +78,16 @@ def coverage(session: nox.Session) -> None:
 @nox.session(python=PYTHONS[0], reuse_venv=False)
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest version of each dependency that pyproject.toml allows."""
-    pins = [lowest_version(name) for name in (*DEPENDENCIES, *EXTRAS["cli"])]
-    pytest_args = install_package(session, "cli", *pins, *group("tests"))
+    pins = [lowest_version(name) for name in (*DEPENDENCIES, *EXTRAS["cli"], *EXTRAS["parquet"])]
+    pytest_args = install_package(session, "cli,parquet", *pins, *group("tests"))
     session.run("python", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
 
 
 @nox.session(python=PYTHONS, reuse_venv=False)
 def newest(session: nox.Session) -> None:
     """Run the tests with the newest version of each dependency, pre-releases included."""
-    pytest_args = install_package(session, "cli", *group("tests"))
-    session.install("--pre", "--upgrade", *DEPENDENCIES, *EXTRAS["cli"])
+    pytest_args = install_package(session, "cli,parquet", *group("tests"))
+    session.install("--pre", "--upgrade", *DEPENDENCIES, *EXTRAS["cli"], *EXTRAS["parquet"])
     session.run("python", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
 
 

@@ -317,4 +317,5 @@ class Sighting:
     looks: int
 
     def __str__(self) -> str:
-        return f"{self.state} for {self.last_seen - self.first_seen:.1f} s ({self.looks} looks)"
+        looks = "1 look" if self.looks == 1 else f"{self.looks} looks"
+        return f"{self.state} for {self.last_seen - self.first_seen:.1f} s ({looks})"

@@ -160,7 +160,8 @@ class Transport:
         session = self._usable_session()
         self._calls.pauses(call, "connecting")
         call.attempts += 1
-        _on_sent.set(partial(self._calls.awaits_answer, call, "waiting for the answer"))
+        sent = partial(self._calls.awaits_answer, call, "waiting for the answer")
+        outer = _on_sent.set(sent)
         try:
             answer = await session.request(
                 request.method,
@@ -184,6 +185,8 @@ class Transport:
                 f"The aiohttp session cannot send the request ({type(foreign).__name__}).",
                 hint="Does it add credentials of its own: auth=, or a netrc entry?",
             )
+        finally:
+            _on_sent.reset(outer)  # it holds the call
         raise error
 
     async def close(self) -> None:
