@@ -129,8 +129,8 @@ def test_an_error_state_ends_the_wait_with_all_that_is_known():
     assert error.history == (Sighting("pending", 1, 1, 1), Sighting("error", 11, 11, 1))
     assert (error.vid, error.attempts, error.elapsed) == (VID, 2, 11)
     assert str(error) == (
-        f"The server failed to make image {VID} after 11.0 s (pending for 0.0 s (1 looks),"
-        " error for 0.0 s (1 looks)). Request super-resolution again, or ask the vendor."
+        f"The server failed to make image {VID} after 11.0 s (pending for 0.0 s (1 look),"
+        " error for 0.0 s (1 look)). Request super-resolution again, or ask the vendor."
     )
 
 
@@ -267,7 +267,7 @@ def test_a_time_out_says_how_it_went():
     assert error.history == machine.history
     assert str(error) == (
         f"Image {VID} was not finished after 100.0 s (pending for 20.0 s (2 looks), warming_up"
-        " for 0.0 s (1 looks)). The server's work goes on: wait for the same vid again to resume."
+        " for 0.0 s (1 look)). The server's work goes on: wait for the same vid again to resume."
     )
     assert pickle.loads(pickle.dumps(error)).history == copy.copy(error).history == error.history
 
@@ -407,7 +407,7 @@ def test_an_outage_is_borne_for_its_time():
     assert (error.elapsed, error.attempts) == (170, 25)
     assert error.history == (Sighting("processing", 50, 50, 1),)
     assert str(error) == (
-        f"Image {VID}: no good answer for 120 s after 170.0 s (processing for 0.0 s (1 looks));"
+        f"Image {VID}: no good answer for 120 s after 170.0 s (processing for 0.0 s (1 look));"
         " the last failure: Broken. The server's work may go on: wait for the same vid again later."
     )
 

@@ -42,7 +42,7 @@ _SHORTEST_LOOK = 0.005
 
 # Stale entries are swept out of heap and queue once they are this many and this share.
 _MOST_STALE = 64
-_STALE_SHARE = 1.25
+_STALE_SHARE = 1.125
 
 # Somebody cancels all tasks of the loop, and then goes on: the next look comes after this.
 _PAUSE_AFTER_CANCEL = 1.0
@@ -185,7 +185,7 @@ class Scheduler:
     def _expire(self, image: Awaited, now: float) -> None:
         """End the waits whose deadline passed with no look finished meanwhile."""
         for wait in image.waits:
-            if wait.deadline <= now and not wait.is_over:
+            if wait.deadline <= now:
                 self._end(image, wait, wait.expire(now).error)
         if image.waits:
             self._watch_deadlines(image)
@@ -205,9 +205,7 @@ class Scheduler:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            # A defect, of this package or of a session's middleware: whoever waits hears of it.
-            for wait in image.waits:
-                self._end(image, wait, error)
+            self._on_defect(image, error)
         elif image.task is task and image.waits:  # cancelled, and not by `_forget`
             image.task = None
             image.not_before = asyncio.get_running_loop().time() + _PAUSE_AFTER_CANCEL
@@ -234,7 +232,7 @@ class Scheduler:
     def _on_record(self, image: Awaited, answer: Answer, now: float) -> None:
         record, age = answer.image, answer.age
         known_age = image.waits[0].age(now) if age is None else age
-        before, image.state = image.state, record.state
+        before = image.state
         if before != record.state and self._hooks.hears(StateChanged):
             self._hooks.tell(StateChanged(image.vid, before, record.state, known_age))
         steps = []
@@ -264,6 +262,14 @@ class Scheduler:
             kind = type(error).__name__
             self._hooks.tell(LookFailed(image.vid, kind, delay, reason))
 
+    def _on_defect(self, image: Awaited, error: Exception) -> None:
+        """Tell of a defect: of this package, of a user's session, of its middleware."""
+        if not image.waits:
+            context = {"message": "a look of kokoon_async failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+        for wait in image.waits:
+            self._end(image, wait, error)
+
     def _follow(
         self, image: Awaited, steps: list[tuple[Wait, Step | Exception]], now: float
     ) -> tuple[float | None, str]:
@@ -274,8 +280,6 @@ class Scheduler:
         if nearest is not None and image.is_idle:
             self._put(image, now + nearest.delay)
         for wait, step in reversed(steps):  # the oldest last: it has the most to tell its policy
-            if wait.is_over:  # a hook or a watcher has dropped it
-                continue
             match step:
                 case LookAgain():
                     pass
@@ -294,6 +298,8 @@ class Scheduler:
         return usual if wait.timeout is None else min(usual, _MOST_RESERVE * wait.timeout)
 
     def _end(self, image: Awaited, wait: Wait, result: Image | Exception) -> None:
+        if wait.is_over:  # a hook or a watcher has dropped it meanwhile
+            return
         image.remove(wait)
         outcome = "completed" if isinstance(result, Image) else type(result).__name__
         self._conclude(image, wait, outcome)

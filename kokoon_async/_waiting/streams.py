@@ -35,7 +35,7 @@ class Feed:
 
     def ended(self, _: Wait, result: Image | Exception) -> None:
         """Keep the result for `result`."""
-        if isinstance(result, WaitError) and result.image is None and self._last is not None:
+        if isinstance(result, WaitError) and self._last is not None:
             result.image = self._last.without_urls()
         self._result = result
         self._wake()

@@ -64,8 +64,6 @@ class Awaited:
     Attributes:
         waits: Replaced and never changed, since others may be walking it.
 
-        state: What the last good look saw.
-
         queued: Whether it stands in the queue.
 
         task: The look under way.
@@ -75,16 +73,20 @@ class Awaited:
         not_before: When the next look may be at the earliest, e.g. because of a hint.
     """
 
-    __slots__ = ("not_before", "place", "queued", "state", "task", "vid", "waits")
+    __slots__ = ("not_before", "place", "queued", "task", "vid", "waits")
 
     def __init__(self, vid: str) -> None:
         self.vid = vid
         self.waits: tuple[Wait, ...] = ()
-        self.state: ImageState | None = None
         self.queued = False
         self.task: asyncio.Task[None] | None = None
         self.place = 0
         self.not_before = _LONG_AGO
+
+    @property
+    def state(self) -> ImageState | None:
+        """What its waits last saw; ``None`` before the first good look."""
+        return next((wait.state for wait in self.waits if wait.state is not None), None)
 
     @property
     def is_idle(self) -> bool:

@@ -83,7 +83,6 @@ class WaitMachine:
         "_last_failure",
         "_last_good",
         "_last_look",
-        "_lesson",
         "_missing_grace",
         "_outage",
         "_past",
@@ -121,8 +120,6 @@ class WaitMachine:
         self._past: tuple[Sighting, ...] = ()
         self._last_failure = ""
         self._last_look: float | None = None
-        # The ages between which the image was seen to finish.
-        self._lesson: tuple[float, float] | None = None
 
     @property
     def deadline(self) -> float:
@@ -164,7 +161,6 @@ class WaitMachine:
             reserve: Seconds before the deadline at which the last look has to start, to
                 be answered in time.
         """
-        unfinished_at = None if self.state is None else self.age(self._last_good)
         self.looks += 1
         self.failures_in_a_row = 0
         if age is not None:
@@ -172,9 +168,6 @@ class WaitMachine:
         self._see(image.state, now)
         if not image.state.is_final:
             return self._next(now, self._policy_delay(now), "policy", reserve)
-        # An image that was finished at first sight says nothing about how long it took.
-        if unfinished_at is not None:
-            self._lesson = (unfinished_at, self.age(now))
         return Done(image) if image.state == ImageState.COMPLETED else self._failed(now, image)
 
     def fail(
@@ -194,7 +187,8 @@ class WaitMachine:
 
             error: Why.
 
-            pause: The retry policy's backoff: the next look comes no sooner, in seconds.
+            pause: The retry policy's backoff, in seconds: the next look comes no sooner,
+                unless it is the last one before an outage ends the wait.
 
             hint: Seconds after which the server wants to be asked again; never shortened.
 
@@ -215,12 +209,11 @@ class WaitMachine:
         if hint and now + hint >= self.deadline:
             why = f" The server asks not to be asked for {hint:.0f} s, longer than the time left."
             return Failed(self._timed_out(now, why))
-        delay = self._policy_delay(now)
+        usual = (self._policy_delay(now), "grace" if in_grace else "policy")
+        delay, reason = max(usual, (pause, "backoff"))
         if outage_in > 0:  # the last chance comes when the patience ends, not some time later
             delay = max(min(delay, outage_in), _SHORTEST_DELAY)
-        delay, reason = max(
-            (delay, "grace" if in_grace else "policy"), (pause, "backoff"), (hint, "hint")
-        )
+        delay, reason = max((delay, reason), (hint, "hint"))
         return self._next(now, delay, reason, reserve, soonest=hint)
 
     def expire(self, now: float) -> Failed:
@@ -234,11 +227,15 @@ class WaitMachine:
         Call it once, when the wait is over, however it ended: apart from `observe`, so
         that a policy which raises cannot take a completed record away.
         """
-        lesson = self._lesson
-        if lesson is None and self.state is not None and not self.state.is_final:
-            lesson = (self.age(self._last_good), math.inf)
-        if lesson is not None and lesson[0] < lesson[1]:
-            self.policy.record(*lesson)
+        # An image that was finished at first sight says nothing about how long it took.
+        if self.state is None or (self.state.is_final and not self._past):
+            return
+        earliest, latest = self.age(self._last_good), math.inf
+        if self.state.is_final:
+            latest = earliest
+            earliest = max(self.age(self._started + self._past[-1].last_seen), 0.0)
+        if earliest < latest:  # else the server's clock is not to be believed
+            self.policy.record(earliest, latest)
 
     def last_seen(self) -> str:
         """Say what is known of the image, as a part of a sentence."""
