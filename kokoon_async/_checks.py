@@ -14,6 +14,8 @@ from .models import canonical_vid
 
 __all__ = [
     "base_url_from",
+    "check_not_negative",
+    "check_policy",
     "check_seconds",
     "check_whole",
     "non_negative",
@@ -68,8 +70,7 @@ def positive_or_none(owner: Any, attribute: "attrs.Attribute[Any]", value: objec
 
 def non_negative(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
     """Refuse a field's value that is not a finite number, zero or more."""
-    if not _is_number(value) or value < 0:  # type: ignore[operator]
-        raise _refuse(f"{type(owner).__name__}.{attribute.name}", value, "zero or more")
+    check_not_negative(f"{type(owner).__name__}.{attribute.name}", value)
 
 
 def share(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
@@ -77,6 +78,28 @@ def share(owner: Any, attribute: "attrs.Attribute[Any]", value: object) -> None:
     if not _is_number(value) or not 0 <= value < 1:  # type: ignore[operator]
         name = f"{type(owner).__name__}.{attribute.name}"
         raise _refuse(name, value, "at least 0 and below 1")
+
+
+def check_not_negative(name: str, value: object) -> None:
+    """
+    Refuse an argument that is not a finite number, zero or more.
+
+    Raises:
+        ConfigurationError: It names the argument.
+    """
+    if not _is_number(value) or value < 0:  # type: ignore[operator]
+        raise _refuse(name, value, "zero or more")
+
+
+def check_policy(name: str, value: object) -> None:
+    """
+    Refuse an argument that is no poll policy.
+
+    Raises:
+        ConfigurationError: It names the argument.
+    """
+    if not all(callable(getattr(value, method, None)) for method in ("next_delay", "record")):
+        raise _refuse(name, value, "a policy such as Learned(), with next_delay() and record()")
 
 
 def check_whole(name: str, value: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from yarl import URL
 
-from ._checks import base_url_from
+from ._checks import base_url_from, check_policy
 from ._http.auth import Secret, TokenProvider, Tokens
 from ._http.calls import Calls, Timeouts
 from ._http.pipeline import Pipeline
@@ -69,6 +69,8 @@ class ClientLife:
         self._hooks = Hooks(hooks)
         self._tokens = Tokens(token, self._hooks, timeout=timeouts.total)
         self._timeouts = timeouts
+        if poll is not None:
+            check_policy("poll", poll)
         self._poll = AgeProportional() if poll is None else poll
         self._calls = Calls(timeouts)
         self._transport = Transport(

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from inspect import isawaitable
 from uuid import UUID
 
-from ._checks import check_seconds, check_whole, vid_from
+from ._checks import check_not_negative, check_policy, check_seconds, check_whole, vid_from
 from ._life import DEFAULT_BASE_URL, ClientLife
 from ._waiting.bulk import Fetching, Waiting
 from ._waiting.outcomes import OutcomeStream
@@ -133,7 +133,7 @@ class KokoonClient(ClientLife):
 
             on_change: Called with the first record and with each one in another state,
                 the final one too; may be a coroutine function. What it raises is logged
-                and does not end the wait.
+                and does not end the wait. Its own time is not cut by *timeout*.
 
             missing_grace: Seconds in which "not found" may only mean "not yet": use it
                 right after asking for super-resolution.
@@ -190,6 +190,8 @@ class KokoonClient(ClientLife):
         """
         self._check_usable()
         check_seconds("timeout", timeout)
+        check_not_negative("missing_grace", missing_grace)
+        _check_poll(poll)
         feed = Feed()
         wait = self._new_wait(vid_from(vid), feed, timeout, poll, missing_grace)
         return Watch(self._scheduler, wait, feed)
@@ -221,11 +223,17 @@ class KokoonClient(ClientLife):
         self._check_usable()
         check_seconds("timeout", timeout)
         check_whole("window", window)
+        _check_poll(poll)
 
         def new_wait(vid: str, watcher: Watcher) -> Wait:
             return self._new_wait(vid, watcher, timeout, poll)
 
         return OutcomeStream(Waiting(vids, self._scheduler, new_wait, window=window))
+
+
+def _check_poll(poll: PollPolicy | None) -> None:
+    if poll is not None:
+        check_policy("poll", poll)
 
 
 async def _call(on_change: Callable[[Image], object], image: Image) -> None:

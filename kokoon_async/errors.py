@@ -230,8 +230,8 @@ class WaitError(KokoonError):
     Say that a wait ended without a finished image.
 
     Attributes:
-        image: The record as last seen, without its addresses; ``None`` if it was
-            never seen.
+        image: The record as first seen in its last state, without its addresses;
+            ``None`` if it was never seen, and for `wait_many`, which keeps no records.
 
         history: The states seen, oldest first, repeats folded together.
 

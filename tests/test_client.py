@@ -613,3 +613,23 @@ async def test_errors_of_a_client_are_its_own(simulator: Simulator, client: Koko
     error = await outcome(client.get_image(vid))
     assert isinstance(error, KokoonError)
     assert error.__cause__ is error.__context__ is None
+
+
+@pytest.mark.parametrize("poll", [5, "fast", object()])
+async def test_what_is_no_policy_is_refused(poll: Any) -> None:
+    """A policy that lacks its methods is refused by the client and by each wait."""
+    with pytest.raises(ConfigurationError, match="poll must be a policy"):
+        KokoonClient("token", base_url="http://127.0.0.1:1", poll=poll)
+    async with KokoonClient("token", base_url="http://127.0.0.1:1") as client:
+        with pytest.raises(ConfigurationError, match="poll must be a policy"):
+            client.watch(VID, poll=poll)
+        with pytest.raises(ConfigurationError, match="poll must be a policy"):
+            client.wait_many([VID], poll=poll)
+
+
+@pytest.mark.parametrize("grace", [-1, float("nan"), True, None, "1"])
+async def test_a_grace_that_is_no_time_is_refused(grace: Any) -> None:
+    """The grace for "not found" is zero or more seconds."""
+    async with KokoonClient("token", base_url="http://127.0.0.1:1") as client:
+        with pytest.raises(ConfigurationError, match="missing_grace must be zero or more"):
+            client.watch(VID, missing_grace=grace)
