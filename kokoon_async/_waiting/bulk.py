@@ -119,7 +119,6 @@ class Waiting(Work[Outcome]):
         super().__init__(vids, room=window)
         self._scheduler = scheduler
         self._new_wait = new_wait
-        self._waits: set[Wait] = set()
 
     def begin(self) -> None:
         """Start the one task: it reads the input."""
@@ -127,9 +126,7 @@ class Waiting(Work[Outcome]):
 
     def end(self) -> None:
         """Drop the waits that are not over."""
-        waits, self._waits = self._waits, set()
-        for wait in waits:
-            self._scheduler.drop(wait)
+        self._scheduler.drop_all_of(self)
 
     async def _add_waits(self) -> None:
         while (taken := await self.take()) is not None:
@@ -138,9 +135,7 @@ class Waiting(Work[Outcome]):
             if isinstance(vid, Outcome):
                 self.give(position, vid)
                 continue
-            wait = self._new_wait(vid, self)
-            self._waits.add(wait)
-            self._scheduler.add(wait)
+            self._scheduler.add(self._new_wait(vid, self))
             if position % _TAKEN_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)  # let the looks begin
 
@@ -149,7 +144,6 @@ class Waiting(Work[Outcome]):
 
     def ended(self, wait: Wait, result: Image | Exception) -> None:
         """Hand over what became of a wait."""
-        self._waits.discard(wait)
         if isinstance(result, Image):
             self.give(0, Outcome(wait.vid, result, None, wait.looks))
         elif isinstance(result, KokoonError) and not isinstance(result, ClientClosed):

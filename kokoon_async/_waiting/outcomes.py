@@ -2,11 +2,11 @@
 
 import warnings
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import attrs
 
-from ..errors import KokoonError
+from ..errors import ConfigurationError, KokoonError
 from ..models import Image
 from .work import Work
 
@@ -34,6 +34,10 @@ class Outcome:
     error: KokoonError | None = None
     attempts: int = 0
 
+    def __attrs_post_init__(self) -> None:
+        if (self.image is None) == (self.error is None):
+            raise ConfigurationError("An outcome has either an image or an error.", vid=self.vid)
+
     @property
     def ok(self) -> bool:
         """Whether there is an image."""
@@ -46,9 +50,9 @@ class Outcome:
         Raises:
             KokoonError: The error, if there is no image.
         """
-        if self.image is not None:
-            return self.image
-        raise self.error or KokoonError(f"Nothing is known of {self.vid}.")
+        if self.error is not None:
+            raise self.error
+        return cast("Image", self.image)
 
 
 class OutcomeStream:

@@ -28,7 +28,7 @@ from ..events import (
 )
 from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
-from .waits import Awaited, Wait
+from .waits import Awaited, Wait, Watcher
 
 
 __all__ = ["Backoff", "Scheduler"]
@@ -113,6 +113,13 @@ class Scheduler:
         if not image.waits:
             self._forget(image)
             self._set_timer()
+
+    def drop_all_of(self, watcher: Watcher) -> None:
+        """Forget all waits of a watcher, which keeps no list of them."""
+        for image in tuple(self._images.values()):
+            for wait in image.waits:
+                if wait.watcher is watcher:
+                    self.drop(wait)
 
     async def close(self, message: str) -> None:
         """End all waits with `ClientClosed`."""

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Generic, TypeVar
 
-from ..errors import ConfigurationError
+from ..errors import ClientClosed, ConfigurationError
 
 
 __all__ = ["Work"]
@@ -169,7 +169,8 @@ class Work(Generic[R]):
 
     def abandon(self) -> None:
         """Stop all tasks, without waiting."""
-        self._begun = self._exhausted = True
+        self._begun = self._exhausted = self._is_broken = True
+        self._wake_consumer()
         self.end()
         for task in self._tasks:
             task.cancel()
@@ -185,7 +186,10 @@ class Work(Generic[R]):
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            if not self._is_broken:  # by somebody who cancels all tasks of the loop, and goes on
+                self.fail(ClientClosed("A task of this stream was cancelled."), is_fatal=True)
+        elif (error := task.exception()) is not None:
             self.fail(error, is_fatal=True)
 
     def _wake_reader(self) -> None:
