@@ -22,7 +22,7 @@ from ._waiting.scheduler import Scheduler
 from ._waiting.waits import Wait, Watcher
 from .errors import ClientClosed, ConfigurationError
 from .events import Hook, Hooks
-from .polling import AgeProportional, PollPolicy
+from .polling import Learned, PollPolicy
 
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class ClientLife:
         self._timeouts = timeouts
         if poll is not None:
             check_policy("poll", poll)
-        self._poll = AgeProportional() if poll is None else poll
+        self._poll = Learned() if poll is None else poll
         self._calls = Calls(timeouts)
         self._transport = Transport(
             self._base_url, timeouts=timeouts, calls=self._calls, session=session
@@ -92,6 +92,7 @@ class ClientLife:
             ),
             hooks=self._hooks,
             most_looks=self._most_looks,
+            most_per_second=limits.requests_per_second,
         )
 
     @classmethod

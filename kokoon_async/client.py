@@ -37,7 +37,8 @@ class KokoonClient(ClientLife):
 
         base_url: The API's address.
 
-        poll: When waits look next, unless they say otherwise.
+        poll: When waits look next, unless they say otherwise; by default one `Learned`,
+            which learns from all of them.
 
         retry: How failed requests are sent again.
 

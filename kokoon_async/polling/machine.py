@@ -143,7 +143,13 @@ class WaitMachine:
         return now - self._born
 
     def observe(
-        self, now: float, image: Image, *, age: float | None = None, reserve: float = 0.0
+        self,
+        now: float,
+        image: Image,
+        *,
+        age: float | None = None,
+        reserve: float = 0.0,
+        spacing: float = 0.0,
     ) -> Step:
         """
         Take in a look that brought a record.
@@ -160,6 +166,8 @@ class WaitMachine:
 
             reserve: Seconds before the deadline at which the last look has to start, to
                 be answered in time.
+
+            spacing: For the policy's `Look`.
         """
         self.looks += 1
         self.failures_in_a_row = 0
@@ -167,7 +175,7 @@ class WaitMachine:
             self._born = now - age
         self._see(image.state, now)
         if not image.state.is_final:
-            return self._next(now, self._policy_delay(now), "policy", reserve)
+            return self._next(now, self._policy_delay(now, spacing), "policy", reserve)
         return Done(image) if image.state == ImageState.COMPLETED else self._failed(now, image)
 
     def fail(
@@ -178,6 +186,7 @@ class WaitMachine:
         pause: float = 0.0,
         hint: float = 0.0,
         reserve: float = 0.0,
+        spacing: float = 0.0,
     ) -> Step:
         """
         Take in a look that brought no record.
@@ -193,6 +202,8 @@ class WaitMachine:
             hint: Seconds after which the server wants to be asked again; never shortened.
 
             reserve: As for `observe`.
+
+            spacing: As for `observe`.
         """
         self.looks += 1
         in_grace = isinstance(error, ImageNotFound) and self.elapsed(now) < self._missing_grace
@@ -209,7 +220,7 @@ class WaitMachine:
         if hint and now + hint >= self.deadline:
             why = f" The server asks not to be asked for {hint:.0f} s, longer than the time left."
             return Failed(self._timed_out(now, why))
-        usual = (self._policy_delay(now), "grace" if in_grace else "policy")
+        usual = (self._policy_delay(now, spacing), "grace" if in_grace else "policy")
         delay, reason = max(usual, (pause, "backoff"))
         if outage_in > 0:  # the last chance comes when the patience ends, not some time later
             delay = max(min(delay, outage_in), _SHORTEST_DELAY)
@@ -241,9 +252,10 @@ class WaitMachine:
         """Say what is known of the image, as a part of a sentence."""
         return "not seen yet" if self.state is None else f"last seen as {self.state}"
 
-    def _policy_delay(self, now: float) -> float:
+    def _policy_delay(self, now: float, spacing: float) -> float:
         state = ImageState.PENDING if self.state is None else self.state
-        delay = self.policy.next_delay(Look(self.age(now), self.elapsed(now), self.looks, state))
+        look = Look(self.age(now), self.elapsed(now), self.looks, state, spacing)
+        delay = self.policy.next_delay(look)
         if not math.isfinite(delay):  # it would never be over, or stop the whole schedule
             name = type(self.policy).__name__
             raise ConfigurationError(f"{name}.next_delay gave {delay!r}, not seconds.")
