@@ -391,12 +391,12 @@ def test_help_shows_the_commands_in_order_of_use() -> None:
     assert result.exit_code == 0
     commands = [line.split()[0] for line in result.output.splitlines() if line.startswith("  ")]
     named = [name for name in commands if name in program.commands]
-    assert named == list(program.commands) == ["get", "wait", "simulate", "demo"]
+    assert named == list(program.commands) == ["get", "wait", "status", "simulate", "demo"]
     assert "kokoon-async demo" in result.output
     assert "Exit codes:" in result.output
 
 
-@pytest.mark.parametrize("name", ["get", "wait", "simulate", "demo"])
+@pytest.mark.parametrize("name", ["get", "wait", "status", "simulate", "demo"])
 def test_each_option_has_a_help_text(name: str) -> None:
     """Nobody has to guess what an option is for."""
     result = CliRunner().invoke(program, [name, "-h"])

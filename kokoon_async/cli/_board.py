@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import TextIO
 
 import attrs
 from rich.console import Console, Group, RenderableType
@@ -146,13 +147,13 @@ def state_text(state: str) -> Text:
     return Text(short(state, 24), style=_STYLES.get(state, ""))
 
 
-def make_console() -> Console:
-    """Make a console for standard output that takes nothing for markup."""
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+def make_console(file: TextIO | None = None) -> Console:
+    """Make a console, for standard output by default, that takes nothing for markup."""
+    return Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 def is_lively(console: Console) -> bool:
     """Tell whether a picture can be drawn over and over; not in files, pipes and Emacs."""
     # Rich lets FORCE_COLOR make a terminal of a pipe; that is fine for colours only.
     dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    return console.is_terminal and sys.stdout.isatty() and not dumb
+    return console.is_terminal and console.file.isatty() and not dumb

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import attrs
 import click
 
 from kokoon_async import Timeouts
@@ -130,7 +131,71 @@ def wait(
     return signals.run(work())
 
 
-# The place of `status`, which reads millions of ids from a file and writes files.
+@program.command()
+@click.argument("file", metavar="[FILE|-]", default="-")
+@click.option(
+    "-o",
+    "--out",
+    metavar="OUT",
+    required=True,
+    help="Write to OUT: one file if it ends in .jsonl, .csv or .parquet, otherwise a folder with a"
+    " file per shard; - is standard output, as JSON lines.",
+)
+@click.option("--wait", is_flag=True, help="Wait for each image to be finished.")
+@click.option(
+    "--timeout",
+    metavar="TIME",
+    callback=to_seconds,
+    default="30m",
+    show_default=True,
+    help="With --wait, the most time for each image: 90, 1.5m, 2h or none.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(["jsonl", "csv", "parquet"]),
+    help="Without it, OUT says the format; of a folder, it is jsonl.",
+)
+@click.option(
+    "--shard-size",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Fetch, write and resume N ids together.",
+)
+@click.option("--fresh", is_flag=True, help="Remove what an earlier run wrote, and begin again.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Also ask again for ids that failed or timed out in earlier runs.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Write the final report to standard output, as JSON."
+)
+@connection_options
+@click.pass_obj
+def status(signals: Signals, /, **options: Any) -> int:
+    """
+    Write the status of each image to files, for millions of images.
+
+    FILE has one id per line; without it, ids come from standard input. Each id gets one row,
+    whatever happens on the way: after a crash or a signal, the same command again goes on where it
+    was. The exit code is 3 if some ids have no record.
+    """
+    from ._status import StatusJob, run_status
+    from ._status_view import make_view
+
+    job = StatusJob(**{field.name: options.pop(field.name) for field in attrs.fields(StatusJob)})
+    connection = Connection(**options)
+    job.check(connection)
+    client = connection.client()
+    view = make_view(is_stream=job.is_stream)
+
+    async def work() -> int:
+        async with client:
+            return await run_status(client, job, view)
+
+    return signals.run(work())
 
 
 @program.command()

@@ -21,6 +21,7 @@ __all__ = [
     "ROW_HEADER",
     "Tally",
     "details",
+    "for_command_line",
     "json_line",
     "pixels",
     "problem",
@@ -33,6 +34,14 @@ __all__ = [
 _MOST_LETTERS = 300
 _KIBI = 1024
 _UNKNOWN = "-"
+_WORDS = {
+    "lower Limits.max_in_flight": "lower --concurrency",
+    "set Limits.requests_per_second": "set --rate",
+    "(resume=False, or --fresh)": "(--fresh)",
+    "the same call": "the same command",
+    "; put single ids into a list": "",
+    "shard_size": "--shard-size",
+}
 
 _converter = make_converter()
 
@@ -144,7 +153,14 @@ def json_line(outcome: Outcome) -> str:
 
 def problem(error: KokoonError) -> str:
     """Write an error as one line for people."""
-    return f"kokoon-async: {printable(str(error), 2 * _MOST_LETTERS)}"
+    return f"kokoon-async: {printable(for_command_line(str(error)), 2 * _MOST_LETTERS)}"
+
+
+def for_command_line(text: str) -> str:
+    """Say in the words of the command line what an error says in those of Python."""
+    for word, ours in _WORDS.items():
+        text = text.replace(word, ours)
+    return text
 
 
 def pixels(image: Image) -> str:
