@@ -98,7 +98,9 @@ def check_policy(name: str, value: object) -> None:
     Raises:
         ConfigurationError: It names the argument.
     """
-    if not all(callable(getattr(value, method, None)) for method in ("next_delay", "record")):
+    methods = [getattr(value, method, None) for method in ("next_delay", "record")]
+    # The class has the methods too, but nobody to call them on.
+    if isinstance(value, type) or not all(map(callable, methods)):
         raise _refuse(name, value, "a policy such as Learned(), with next_delay() and record()")
 
 

@@ -235,7 +235,7 @@ class Image:
     def __repr__(self) -> str:
         # What is unset tells nothing; values of unknown fields may be credentials.
         shown = [
-            f"{field.alias}={value!r:.{_MOST_SHOWN + 3}}"
+            f"{field.alias}={value!r:.{_MOST_SHOWN + 4}}"
             for field in attrs.fields(type(self))
             if field.name != "extra" and (value := getattr(self, field.name)) != field.default
         ]

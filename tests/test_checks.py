@@ -5,6 +5,7 @@ What users hand in, checked before anything is sent: ids, the base URL, numbers.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
@@ -18,9 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from kokoon_async import Fixed, Learned
 from kokoon_async._checks import (
     base_url_from,
+    check_not_negative,
+    check_policy,
     check_seconds,
+    check_whole,
     non_negative,
     positive,
     positive_or_none,
@@ -118,6 +123,13 @@ def test_the_refused_text_is_shown() -> None:
         vid_from("../admin")
     with pytest.raises(InvalidVid, match=r"^A NoneType is not an image id\."):
         vid_from(None)
+
+
+def test_of_a_long_text_the_start_is_shown() -> None:
+    """Sixty characters are enough to recognise a text by."""
+    with pytest.raises(InvalidVid) as caught:
+        vid_from("0123456789" * 100)
+    assert caught.value.message == f"'{'0123456789' * 6}' is not an image id."
 
 
 @pytest.mark.fault("F-120")
@@ -243,6 +255,15 @@ def test_what_is_no_web_address_is_refused(value: Any, *, plain: bool) -> None:
 
 
 @pytest.mark.fault("F-81")
+def test_a_host_is_as_long_as_names_may_be() -> None:
+    """253 characters are a name (RFC 1035), one more is none."""
+    name = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert base_url_from(f"https://{name}", allow_plain_http=False).raw_host == name
+    with pytest.raises(ConfigurationError):
+        base_url_from(f"https://{name}b", allow_plain_http=False)
+
+
+@pytest.mark.fault("F-81")
 @pytest.mark.fault("F-120")
 @pytest.mark.parametrize(
     "url",
@@ -325,7 +346,7 @@ def test_no_text_breaks_the_check_of_addresses(text: str) -> None:
 # --- numbers --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [1, 0.001, 1e-300, 1_800, 1e308, 10**308, None])
+@pytest.mark.parametrize("value", [1, 0.001, 1e-300, 1_800, sys.float_info.max, 10**308, None])
 def test_seconds_are_positive_numbers_or_none(value: float | None) -> None:
     """Any positive number that a clock can count to will do; `None` means without limit."""
     check_seconds("timeout", value)
@@ -365,6 +386,27 @@ def test_what_passes_can_be_slept(value: Any) -> None:
     except ConfigurationError:
         return
     assert value is None or (0 < float(value) < math.inf and type(value) is not bool)
+
+
+@pytest.mark.fault("F-58")
+@pytest.mark.parametrize(
+    ("check", "good", "bad", "wanted"),
+    [
+        (check_not_negative, [0, 0.0, 2.5], [-1, -1e-300, None, "1"], "zero or more"),
+        (check_whole, [1, 10**6], [0, -1, 1.0, None, "1"], "a whole number from 1"),
+        (check_policy, [Fixed(1.0), Learned()], [None, 1.0, "fixed", Fixed], "a policy such as"),
+    ],
+)
+def test_arguments_are_checked_by_name(
+    check: Callable[[str, Any], None], good: list[Any], bad: list[Any], wanted: str
+) -> None:
+    """Each check takes what it should, and names the argument and what it wants."""
+    for value in good:
+        check("it", value)
+    for value in [*bad, True, math.nan, -(10**5_000)]:
+        with pytest.raises(ConfigurationError, match=f"^it must be {wanted}") as caught:
+            check("it", value)
+        assert len(str(caught.value)) <= 150
 
 
 @attrs.frozen

@@ -675,3 +675,16 @@ def test_every_course_ends_by_its_deadline(
     machine.conclude()
     assert all(0 <= earliest < latest for earliest, latest in policy.lessons)
     assert len(policy.lessons) <= 1
+
+
+def test_a_message_tells_the_latest_states_only() -> None:
+    """A server whose states flap cannot make a message grow; the history has them all."""
+    machine = WaitMachine(VID, Fixed(), now=0.0, timeout=100.0)
+    for number in range(20):
+        state = ImageState.PENDING if number % 2 else ImageState.PROCESSING
+        machine.observe(float(number), Image(VID, state))
+    error = machine.expire(100.0).error
+    assert str(error).count("look") < 8
+    assert "(…, " in str(error)
+    assert isinstance(error, WaitTimedOut)
+    assert len(error.history) == 20

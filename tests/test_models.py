@@ -158,6 +158,13 @@ def test_signed_url_shows_no_query(text: str, shown: str) -> None:
     assert (repr(url), str(url), f"{url}") == (shown, shown, shown)
 
 
+@pytest.mark.parametrize(("length", "good"), [(300, True), (301, False)])
+def test_a_host_has_its_bounds(length: int, *, good: bool) -> None:
+    """An address whose scheme and host are longer than 300 characters is none."""
+    origin = "https://" + "a" * (length - len("https://"))
+    assert (SignedUrl(f"{origin}/b").reveal() is not None) is good
+
+
 def test_signed_urls_are_equal_by_their_text() -> None:
     """Two addresses with the same bytes are the same; no text equals an address."""
     url = SignedUrl(presigned_url())
@@ -300,6 +307,12 @@ def test_the_repr_of_an_image_is_bounded_and_printable() -> None:
     assert repr(image).isprintable()
 
 
+def test_a_long_address_is_shown_to_its_end_mark() -> None:
+    """Where an address is cut, the mark of the cut is seen."""
+    image = Image(VID, ImageState.PENDING, url="https://h.example/" + "a" * 1_000)
+    assert repr(image).endswith("aaa…>)")
+
+
 def test_an_image_without_urls_is_fit_to_be_shown() -> None:
     """The rest of the record stays; the addresses and unknown fields go."""
     image = Image(VID, ImageState.ERROR, size=3, fps=Fraction(25), url="https://h/", extra={"a": 1})
@@ -309,3 +322,4 @@ def test_an_image_without_urls_is_fit_to_be_shown() -> None:
 def test_a_sighting_reads_as_a_phrase() -> None:
     """A sighting is shown as state, duration and number of looks."""
     assert str(Sighting(ImageState.PENDING, 1.0, 3.25, 4)) == "pending for 2.2 s (4 looks)"
+    assert str(Sighting(ImageState.ERROR, 1.0, 1.0, 1)) == "error for 0.0 s (1 look)"

@@ -120,7 +120,10 @@ PRODUCT = """
 200   ok  P   N   C   I   E   U   U   U   U   U   U   U   P   P   U   P   U   U
 201   ok  P   N   C   I   E   U   U   U   U   U   U   U   P   P   U   P   U   U
 204   ok  P   N   C   I   E   U   U   U   U   U   U   U   P   P   U   P   U   U
+299   ok  P   N   C   I   E   U   U   U   U   U   U   U   P   P   U   P   U   U
 100   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U
+199   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U
+300   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U
 301   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U
 302   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U
 304   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U   U
@@ -140,6 +143,7 @@ PRODUCT = """
 503   S   S   S   C   S   S   S   S   S   S   S   S   S   S   S   S   S   S   S
 504   S   S   S   C   S   S   S   S   S   S   S   S   S   S   S   S   S   S   S
 507   S   S   S   C   S   S   S   S   S   S   S   S   S   S   S   S   S   S   S
+599   S   S   S   C   S   S   S   S   S   S   S   S   S   S   S   S   S   S   S
  99   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P
   0   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P
 600   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P   P
@@ -318,6 +322,23 @@ def test_the_excerpt_is_bounded(status: int, letter: str) -> None:
         assert str(error).isprintable()
 
 
+@pytest.mark.parametrize("letter", ["x", "ü", "😀"])
+def test_the_excerpt_is_long_enough_to_recognise_a_page(letter: str) -> None:
+    """Where there is enough to show, all 200 characters are used, whatever their size in bytes."""
+    error = refusal(answer(200, ("<html>" + letter * 1_000).encode()))
+    assert error.excerpt == "<html>" + letter * 193 + "…"
+
+
+@pytest.mark.fault("F-33")
+@pytest.mark.parametrize("status", [100, 199, 200, 299, 400, 404])
+def test_a_foreign_page_is_no_redirect(status: int) -> None:
+    """Any other foreign answer says so, and is not called a redirect."""
+    error = refusal(answer(status, b"<html>"))
+    assert error.message == (
+        f'The answer for image {VID} is not what this API sends (status {status}): "<html>".'
+    )
+
+
 @pytest.mark.fault("F-72")
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308, 399])
 def test_a_redirect_is_never_followed(status: int) -> None:
@@ -385,6 +406,7 @@ def test_the_servers_time_is_that_of_the_answer() -> None:
     response = answer(200, RECORD, ("date", DATE))
     found = Answer(read_image(response, VID), response)
     assert found.server_time == datetime(2024, 2, 1, 12, 17, 33, tzinfo=UTC)
+    assert found.attempts == 1
 
 
 # --- requests -------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ __all__ = ["WaitMachine"]
 _SHORTEST_DELAY = 0.1  # a policy that says 0 must not turn a wait into a flood (F-61)
 _GRAIN = 0.001  # a timer may fire this much early
 
+_MOST_TOLD = 5  # states in a message; *history* has them all
+
 
 def _is_passing(error: KokoonError) -> bool:
     """
@@ -314,7 +316,9 @@ class WaitMachine:
         )
 
     def _story(self, now: float) -> str:
-        seen = ", ".join(str(sighting) for sighting in self.history) or "never seen"
+        latest = ["…"] * (len(self.history) > _MOST_TOLD)
+        latest += [str(sighting) for sighting in self.history[-_MOST_TOLD:]]
+        seen = ", ".join(latest) or "never seen"
         return f"after {self.elapsed(now):.1f} s ({seen})"
 
     def _evidence(self, now: float) -> dict[str, Any]:
