@@ -3,9 +3,11 @@ What waiting costs: every policy next to the optimum, over four distributions of
 
 Cost is price times looks plus delay, averaged over images, with the immediate first look; all
 figures but the optimum's are ratios to it. `Learned` sees nothing but what a client
-sees: the interval in which each of its waits ended. Peers follow their documented
-defaults. "Best exponential" is the best of 210 settings, chosen for each row with
-knowledge of the distribution. Run it with ``nox -s bench -- polling``.
+sees: the interval in which each of its waits ended; L30 is its cost after 30 waits. Peers
+follow their documented defaults. "Best exp." is the best of 210 exponential schedules,
+chosen for each row with knowledge of the distribution. Run it with
+``nox -s bench -- polling``, or with ``nox -s bench -- polling --more`` over other
+distributions. It prints Markdown.
 """
 
 import argparse
@@ -33,8 +35,20 @@ DISTRIBUTIONS: dict[str, Draw] = {
     ),
     "fast: log-normal, 2 s": lambda r: r.lognormvariate(math.log(2), 0.4),
 }
+MORE: dict[str, Draw] = {
+    "exponential, mean 40 s": lambda r: r.expovariate(1 / 40),
+    "Weibull, 45 s, shape 1.5": lambda r: r.weibullvariate(45, 1.5),
+    "Weibull, 20 s, shape 0.7": lambda r: r.weibullvariate(20, 0.7),
+    "Pareto from 10 s, shape 1.5": lambda r: 10 * r.paretovariate(1.5),
+    "uniform, 5 to 90 s": lambda r: r.uniform(5, 90),
+    "spike: 60 ± 1 s": lambda r: r.gauss(60, 1),
+    "three spikes": lambda r: r.gauss(*r.choice([(5, 0.3), (30, 1.5), (200, 10)])),
+    "minutes: log-normal, 600 s": lambda r: r.lognormvariate(math.log(600), 0.4),
+    "minutes: 1,800 ± 120 s": lambda r: r.gauss(1_800, 120),
+}
 PRICES = (0.3, 1.0, 3.0)
 WAITS = (0, 10, 30, 100, 300)
+LEARNED = tuple(f"L{waits}" for waits in WAITS)
 
 
 @attrs.define
@@ -107,10 +121,11 @@ def row_for(name: str, draw: Draw, price: float, *, size: int) -> Row:
 
 
 def optimal_cost(durations: Sequence[float], price: float, *, quantiles: int = 400) -> float:
-    """Give the cost of the cheapest schedule for ascending durations."""
+    """Give the cost of the cheapest schedule for ascending durations, all above 0."""
     count = len(durations)
     ages = [0.0, *(durations[(step + 1) * count // quantiles - 1] for step in range(quantiles))]
-    ages = sorted(set(ages))
+    ages += [durations[0] * 1.01**step for step in range(10_000)]  # finer, in the tails
+    ages = sorted({age for age in ages if age <= durations[-1]})
     edges = [0, *(bisect.bisect_right(durations, age) for age in ages[1:])]
     parts = [durations[a:b] for a, b in itertools.pairwise(edges)]
     masses = [0.0, *(len(part) / count for part in parts)]
@@ -194,35 +209,57 @@ def geometric_mean(ratios: Sequence[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, ratios)))
 
 
+def ratios_for(row: Row, *, seeds: int) -> dict[str, float]:
+    """Give the cost of everything there is, divided by the optimum."""
+    costs = {"best exp.": best_exponential(row)}
+    costs |= zip(LEARNED, learned_costs(row, seeds=seeds), strict=True)
+    for peer, policy in PEERS.items():
+        costs[peer] = evaluate(policy, row.durations[::4], price=row.price).total
+    return {name: cost / row.optimum for name, cost in costs.items()}
+
+
+def print_row(*cells: object) -> None:
+    """Print a row of a Markdown table."""
+    shown = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells)
+    print("|", " | ".join(shown), "|", flush=True)
+
+
+def print_head(*cells: str) -> None:
+    """Print the head of a Markdown table, whose figures stand to the right."""
+    print()
+    print_row(*cells)
+    print_row("---", *["--:" for _ in cells[1:]])
+
+
+def print_means(columns: Sequence[Sequence[float]], *blanks: str) -> None:
+    """Print the last two rows of a table."""
+    for label, of in (("geometric mean", geometric_mean), ("worst row", max)):
+        print_row(label, *blanks, *map(of, columns))
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--size", type=int, default=2_000, help="durations in each row's sample")
+    parser.add_argument("--more", action="store_true", help="other distributions")
     arguments = parser.parse_args()
-    columns: dict[str, list[float]] = {}
-    heads = [f"L{waits}" for waits in WAITS]
-    print(f"{'durations':26}{'price':>6}{'optimum':>9}{'best exp.':>10}", end="")
-    print("".join(f"{head:>7}" for head in heads), "".join(f"{peer:>18}" for peer in PEERS))
-    for (name, draw), price in itertools.product(DISTRIBUTIONS.items(), PRICES):
+    distributions = MORE if arguments.more else DISTRIBUTIONS
+    rows: list[tuple[Row, dict[str, float]]] = []
+    ours = ("best exp.", *LEARNED)
+    print_head("durations", "price", "optimum", *ours)
+    for (name, draw), price in itertools.product(distributions.items(), PRICES):
         row = row_for(name, draw, price, size=arguments.size)
-        ratios = {"best exp.": best_exponential(row) / row.optimum}
-        for head, cost in zip(heads, learned_costs(row, seeds=arguments.seeds), strict=True):
-            ratios[head] = cost / row.optimum
-        for peer, policy in PEERS.items():
-            sample = row.durations[::4]
-            ratios[peer] = evaluate(policy, sample, price=price).total / row.optimum
-        for column, ratio in ratios.items():
-            columns.setdefault(column, []).append(ratio)
-        print(f"{name:26}{price:6.1f}{row.optimum:9.2f}{ratios['best exp.']:10.2f}", end="")
-        print("".join(f"{ratios[head]:7.3f}" for head in heads), end=" ")
-        print("".join(f"{ratios[peer]:18.2f}" for peer in PEERS), flush=True)
-    for label, of in (("geometric mean", geometric_mean), ("worst row", max)):
-        print(f"{label:41}{of(columns['best exp.']):10.2f}", end="")
-        print("".join(f"{of(columns[head]):7.3f}" for head in heads), end=" ")
-        print("".join(f"{of(columns[peer]):18.2f}" for peer in PEERS))
-    waits = after_change(seeds=arguments.seeds)
-    print(f"after 20 s became 60 s: within 1.3 of the new optimum after {waits} waits, by seed")
+        ratios = ratios_for(row, seeds=arguments.seeds)
+        rows.append((row, ratios))
+        print_row(name, f"{price:g}", row.optimum, *(ratios[column] for column in ours))
+    print_means([[ratios[column] for _, ratios in rows] for column in ours], "", "")
+    print_head("durations", "price", *PEERS)
+    for row, ratios in rows:
+        print_row(row.name, f"{row.price:g}", *(ratios[peer] for peer in PEERS))
+    print_means([[ratios[peer] for _, ratios in rows] for peer in PEERS], "")
+    waits = ", ".join(map(str, after_change(seeds=arguments.seeds)))
+    print(f"\nAfter 20 s became 60 s: within 1.3 of the new optimum after {waits} waits, by seed.")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def test_policies_that_give_no_seconds_are_refused(delay: float):
 def test_endless_schedules_are_refused(monkeypatch: pytest.MonkeyPatch):
     """Neither function runs for hours, or for ever where the ages outgrow the pauses."""
     monkeypatch.setattr(costs, "_MOST_LOOKS", 1_000)
-    with pytest.raises(ConfigurationError, match="gave 1.0 s after 1000 looks"):
+    with pytest.raises(ConfigurationError, match=r"gave 1\.0 s after 1000 looks"):
         evaluate(Always(1.0), [1e17])
-    with pytest.raises(ConfigurationError, match="gave 1.0 s after 1000 looks"):
+    with pytest.raises(ConfigurationError, match=r"gave 1\.0 s after 1000 looks"):
         preview(Always(1.0), 1e17)

@@ -1,5 +1,6 @@
 """What a policy would do, and what that would cost: to choose one, and to test one."""
 
+import math
 from collections.abc import Iterable
 
 import attrs
@@ -12,13 +13,14 @@ from .policies import Look, PollPolicy
 
 __all__ = ["Cost", "evaluate", "preview"]
 
-_MOST_LOOKS = 1_000_000
+_SHORTEST_DELAY = 0.1  # as in a wait (machine.py)
+_MOST_LOOKS = 1_000_000  # at one image; a mistake, not a policy
 
 
 @attrs.frozen
 class Cost:
     """
-    Say what a policy costs for an image, on the average.
+    Say what a policy costs for one image, on the average.
 
     Attributes:
         looks: Requests, with the first one at age 0.
@@ -43,10 +45,12 @@ def preview(policy: PollPolicy, until: float = 600.0) -> list[float]:
         until: The last age of interest, in seconds.
     """
     check_seconds("until", until, or_none=False)
-    ages = [0.0]
-    while ages[-1] < until and len(ages) < _MOST_LOOKS:
-        ages.append(_next_age(policy, ages[-1], len(ages)))
-    return [age for age in ages if age <= until]
+    ages = []
+    age = 0.0
+    while age <= until:
+        ages.append(age)
+        age = _next_age(policy, age, len(ages))
+    return ages
 
 
 def evaluate(policy: PollPolicy, durations: Iterable[float], *, price: float = 1.0) -> Cost:
@@ -64,12 +68,14 @@ def evaluate(policy: PollPolicy, durations: Iterable[float], *, price: float = 1
         price: Seconds of delay that a request is worth.
 
     Raises:
-        ConfigurationError: If there are no durations.
+        ConfigurationError: If there are no durations, or one that is not a number of seconds.
     """
     check_seconds("price", price, or_none=False)
     images = looks = 0
     delay = 0.0
     for duration in durations:
+        if not 0 <= duration < math.inf:
+            raise ConfigurationError(f"A duration is not {duration!r} seconds.")
         age, made = 0.0, 1
         while age < duration:
             age = _next_age(policy, age, made)
@@ -82,4 +88,7 @@ def evaluate(policy: PollPolicy, durations: Iterable[float], *, price: float = 1
 
 def _next_age(policy: PollPolicy, age: float, looks: int) -> float:
     delay = policy.next_delay(Look(age=age, elapsed=age, looks=looks, state=ImageState.PROCESSING))
-    return age + max(delay, 1e-3)
+    if not math.isfinite(delay) or looks >= _MOST_LOOKS:
+        name = type(policy).__name__
+        raise ConfigurationError(f"{name} never ends: it gave {delay!r} s after {looks} looks.")
+    return age + max(delay, _SHORTEST_DELAY)

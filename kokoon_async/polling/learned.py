@@ -10,8 +10,8 @@ import attrs
 
 from .._checks import positive, share
 from ..errors import ConfigurationError
-from .memory import GRID, MIDDLES, Memory, nearest
-from .planning import cheapest_next
+from .memory import EDGES, Memory
+from .planning import Ladder
 from .policies import Look
 
 
@@ -19,24 +19,29 @@ __all__ = ["Learned"]
 
 _VERSION = 1
 _KIND = "kokoon_async.Learned"
-_REPLAN_SHARE = 0.1  # plan anew when this share more has been seen
+
+# Plan anew when this share more has been seen, of what was known up to so many waits.
+_REPLAN_SHARE = 0.2
 _MOST_COUNTED = 300
-_BEYOND_GRID = 0.2  # share of the age, for images older than a day
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Learned:
     """
     Learn how long images take, and look when it is worth the request.
 
     One instance serves all waits of a client, and learns from each. With nothing learned
-    it behaves like an exponential backoff. `to_json` keeps what was learned.
+    it behaves like an exponential backoff. `to_json` keeps what was learned. Two are
+    equal if they have the same settings and know the same.
 
     Attributes:
         price: Seconds of delay that one request is worth. 0.3 suits a single interactive
-            wait, 1 is a fair default, 3 and more suit large batches.
+            wait, 1 is a fair default, 3 and more suit large batches. Where the rate of
+            requests is limited, it rises by itself as far as it must.
 
-        jitter: Share by which delays are spread, e.g. 0.1 for ± 10 %; 0 for none.
+        jitter: Share of the pause by which looks are spread, e.g. 0.1 for ± 10 %; 0 for
+            none. Where the next pause is shorter, it is a share of that: a look that was
+            timed closely is not spread far.
 
         seed: Of the jitter.
     """
@@ -44,51 +49,55 @@ class Learned:
     price: float = attrs.field(default=1.0, validator=positive)
     jitter: float = attrs.field(default=0.1, validator=share, kw_only=True)
     seed: int | None = attrs.field(default=None, kw_only=True)
-    _memory: Memory = attrs.field(factory=Memory, init=False, repr=False)
-    _plan: list[int] = attrs.field(factory=list, init=False, repr=False, eq=False)
-    _planned_at: int = attrs.field(default=0, init=False, repr=False, eq=False)
-    _planned_price: float = attrs.field(default=0.0, init=False, repr=False, eq=False)
-    _random: random.Random = attrs.field(init=False, repr=False, eq=False)
+    _memory: Memory = attrs.field(factory=Memory, init=False)
+    _ladder: Ladder | None = attrs.field(default=None, init=False, eq=False)
+    _random: random.Random = attrs.field(init=False, eq=False)
 
     @_random.default
     def _seeded(self) -> random.Random:
         return random.Random(self.seed)
 
+    def __repr__(self) -> str:
+        settings = f"price={self.price!r}, jitter={self.jitter!r}, seed={self.seed!r}"
+        return f"<{type(self).__name__}({settings}), {self.observed} waits observed>"
+
     @property
     def observed(self) -> int:
-        """How many finished waits it has learned from."""
+        """How many waits it has learned from."""
         return self._memory.observed
 
     def next_delay(self, look: Look) -> float:
         """Give the pause until the look that is worth its price."""
-        age = look.age if math.isfinite(look.age) else look.elapsed
-        age = max(age, 0.0)
-        self._plan_if_due()
-        choice = self._plan[nearest(age)]
-        # Rounding to the grid may point at the present, or back.
-        while GRID[choice] <= age and choice < len(GRID) - 1:
-            choice += 1
-        delay = GRID[choice] - age if GRID[choice] > age else _BEYOND_GRID * age
+        pause, following = self._planned().pauses(_age(look), look.spacing)
         if not self.jitter:
-            return delay
-        return delay * (1 + self.jitter * (2 * self._random.random() - 1))
+            return pause
+        return pause + min(pause, following) * self.jitter * (2 * self._random.random() - 1)
 
     def record(self, earliest: float, latest: float) -> None:
         """Learn that an image finished at an age in (earliest, latest]; latest may be inf."""
         self._memory.add(earliest, latest)
 
-    def _plan_if_due(self) -> None:
-        new = self._memory.observed - self._planned_at
-        due = max(1.0, _REPLAN_SHARE * min(self._planned_at, _MOST_COUNTED))
-        if self._plan and new < due and self._planned_price == self.price:
-            return
-        self._plan = cheapest_next(GRID, self._memory.distribution(), MIDDLES, self.price)
-        self._planned_at, self._planned_price = self._memory.observed, self.price
+    def _planned(self) -> Ladder:
+        """Give the plans, made anew only when they are worth it: a plan costs a millisecond."""
+        ladder, memory = self._ladder, self._memory
+        due = max(_REPLAN_SHARE * min(memory.observed, _MOST_COUNTED), 1)
+        if (
+            ladder is None
+            or memory.unread >= due
+            or memory.is_surprised
+            or ladder.price != self.price
+        ):
+            step = 0 if ladder is None else ladder.step
+            ladder = Ladder.over(EDGES, memory.distribution(), self.price, step=step)
+            self._ladder = ladder
+        return ladder
 
     # -- keeping what was learned ------------------------------------------------------
 
     def to_json(self) -> str:
-        """Write down what was learned, without the jitter's state."""
+        """Write down settings and what was learned, but not the jitter's seed and state."""
+        # Plan anew: from here on this policy and one that is read from the text plan alike.
+        self._ladder = None
         state = {"kind": _KIND, "version": _VERSION, "price": self.price, "jitter": self.jitter}
         return json.dumps(state | {"memory": self._memory.to_state()})
 
@@ -110,3 +119,11 @@ class Learned:
             "This is not what Learned.to_json() of this version writes.",
             hint="Begin anew with Learned(); it learns within some thirty waits.",
         )
+
+
+def _age(look: Look) -> float:
+    """Give an image's age; a clock that makes no sense counts as none."""
+    for age in (look.age, look.elapsed):
+        if math.isfinite(age):
+            return max(age, 0.0)
+    return 0.0

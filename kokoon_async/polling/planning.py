@@ -1,11 +1,27 @@
 """The cheapest schedule for a known distribution, by an exact dynamic programme."""
 
-from collections import deque
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from operator import mul
+from typing import Self
+
+import attrs
 
 
-__all__ = ["cheapest_next"]
+__all__ = ["Ladder", "Plan", "cheapest_next", "cut_finer", "mean_pause"]
+
+_FINENESS = 3.0  # ages to choose from, for each look that is likely
+_MOST_PIECES = 8
+_RARE = 0.02  # the share of images that may meet coarse ages
+
+_STEP = 1.5
+_MOST_STEPS = 64
+# Beyond these a price changes no plan, but may leave the range of floating-point numbers.
+_LEAST_PRICE, _HIGHEST_PRICE = 1e-6, 1e12
+
+_BEYOND = 0.2  # share of the age, for images older than all ages of a plan
 
 
 def cheapest_next(
@@ -34,29 +50,186 @@ def cheapest_next(
         price: Seconds of delay that a request is worth.
     """
     finished = list(accumulate(masses))
-    moments = list(accumulate(m * middle for m, middle in zip(masses, middles, strict=True)))
+    moments = list(accumulate(map(mul, masses, middles)))
     last = len(ages) - 1
     choices = [last] * (last + 1)
     heights = [0.0] * (last + 1)  # where each age's line meets F = 0
-
-    def crossing(one: int, other: int) -> float:
-        return (heights[one] - heights[other]) / (ages[one] - ages[other])
-
-    envelope: deque[int] = deque()
-    cost = 0.0
+    # The lower envelope: the ages whose lines form it, from its first one on, and the values
+    # of F at which each of them crosses the next.
+    envelope: list[int] = []
+    crossings: list[float] = []
+    first = 0
     for here in range(last, -1, -1):
-        done = finished[here]
+        age, done = ages[here], finished[here]
+        height = age * done - moments[here]
         if here < last:
             # F falls from age to age, so the best line only ever moves to younger ones.
-            while len(envelope) > 1 and crossing(envelope[0], envelope[1]) >= done:
-                envelope.popleft()
-            best = choices[here] = envelope[0]
-            cost = heights[best] - ages[best] * done + moments[here]
-            cost += price * (finished[last] - done)
-        heights[here] = ages[here] * done - moments[here] + cost
-        while len(envelope) > 1 and (
-            crossing(envelope[-1], here) >= crossing(envelope[-2], envelope[-1])
-        ):
+            while first < len(crossings) and crossings[first] >= done:
+                first += 1
+            best = choices[here] = envelope[first]
+            height += heights[best] - ages[best] * done + moments[here]
+            height += price * (finished[last] - done)
+        heights[here] = height
+        while len(envelope) > first:
+            crossing = (heights[envelope[-1]] - height) / (ages[envelope[-1]] - age)
+            if len(crossings) == first or crossing < crossings[-1]:
+                crossings.append(crossing)
+                break
+            crossings.pop()
             envelope.pop()
         envelope.append(here)
     return choices
+
+
+def cut_finer(
+    edges: Sequence[float], masses: Sequence[float], price: float
+) -> tuple[list[float], list[float]]:
+    """
+    Cut bins into pieces where the ages to choose from would be too far apart.
+
+    Where the density is f and the survival S, the pause that costs least is about
+    ``sqrt(2 · price · S / f)``: this tells how many looks a bin will see.
+
+    Args:
+        edges: Of the bins; ascending, in seconds.
+
+        masses: The probability of each bin.
+
+        price: Seconds of delay that a request is worth.
+
+    Returns:
+        Ages from the first edge to the last, and the mass between each and the one before.
+    """
+    ages, parts = [edges[0]], [0.0]
+    left = sum(masses)
+    for index, ((start, end), mass) in enumerate(zip(pairwise(edges), masses, strict=True)):
+        if left <= _RARE:
+            return [*ages, *edges[index + 1 :]], [*parts, *masses[index:]]
+        looks = math.sqrt(mass * (end - start) / (2 * price * left))
+        pieces = max(math.ceil(min(_FINENESS * looks, _MOST_PIECES)), 1)
+        if pieces > 1:
+            ages += [start + (end - start) * piece / pieces for piece in range(1, pieces)]
+        ages.append(end)
+        parts += [mass / pieces] * pieces
+        left -= mass
+    return ages, parts
+
+
+def mean_pause(ages: Sequence[float], masses: Sequence[float], choices: Sequence[int]) -> float:
+    """
+    Give the pause between two looks, averaged over all looks of waits from age 0.
+
+    Args:
+        ages: As for `cheapest_next`, as are *masses*.
+
+        masses: Their sum is above 0.
+
+        choices: What it gave.
+    """
+    finished = list(accumulate(masses))
+    here, last = 0, len(ages) - 1
+    looks = seconds = 0.0
+    while here < last:
+        left = finished[last] - finished[here]
+        looks += left
+        seconds += left * (ages[choices[here]] - ages[here])
+        here = choices[here]
+    return seconds / looks
+
+
+@attrs.frozen
+class Plan:
+    """
+    Hold a schedule.
+
+    Attributes:
+        ages: At which there may be a look; ascending, in seconds.
+
+        choices: For each of them, the index of the age of the next look.
+
+        mean_pause: Seconds between two looks, on the average.
+    """
+
+    ages: Sequence[float]
+    choices: Sequence[int]
+    mean_pause: float
+
+    def pauses(self, age: float) -> tuple[float, float]:
+        """Give the pause until the next look, and the one that would follow."""
+        ages, last = self.ages, len(self.ages) - 1
+        if age >= ages[last]:
+            return _BEYOND * age, _BEYOND * age
+        after = bisect_right(ages, age)
+        nearest = after - 1 if age - ages[after - 1] <= ages[after] - age else after
+        # The nearest age's choice may be the very age that is nearest, or lie before *age*.
+        choice = max(self.choices[nearest], after)
+        pause = ages[choice] - age
+        return pause, (ages[self.choices[choice]] - ages[choice] if choice < last else pause)
+
+
+@attrs.define
+class Ladder:
+    """
+    Plan for one distribution, at a price and at ever higher ones.
+
+    Attributes:
+        price: The lowest price, in seconds of delay that a request is worth.
+
+        step: How many times the price has been raised, each time by a half.
+    """
+
+    price: float
+    step: int
+    _ages: Sequence[float]
+    _masses: Sequence[float]
+    _middles: Sequence[float]
+    _plans: dict[int, Plan] = attrs.field(factory=dict, init=False)
+
+    @classmethod
+    def over(
+        cls, edges: Sequence[float], masses: Sequence[float], price: float, *, step: int = 0
+    ) -> Self:
+        """Make a ladder from the probabilities of bins, which starts where an older one stood."""
+        ages, parts = cut_finer(edges, masses, _usable(price))
+        middles = [ages[0], *((start + end) / 2 for start, end in pairwise(ages))]
+        return cls(price, step, ages, parts, middles)
+
+    def pauses(self, age: float, spacing: float = 0.0) -> tuple[float, float]:
+        """
+        Give the pause until the next look, and the one that would follow.
+
+        Args:
+            age: The image's, in seconds.
+
+            spacing: The least mean pause between its looks that a rate limit allows now.
+        """
+        plan = self.plan(spacing)
+        pause, following = plan.pauses(age)
+        if self.step:
+            # A plan at a high price leaves the last few images alone for hours, but by then
+            # the pressure may be gone: none has to pause longer than if all took turns.
+            usual, _ = self._plan_at(0).pauses(age)
+            pause = min(pause, max(usual, spacing))
+        return pause, following
+
+    def plan(self, spacing: float) -> Plan:
+        """Give the plan of the lowest price whose mean pause is at least *spacing* seconds."""
+        while self.step < _MOST_STEPS and self._plan_at(self.step).mean_pause < spacing:
+            self.step += 1
+        # A mean pause grows with the price, so the search may go on from where it was.
+        while self.step and not self._plan_at(self.step - 1).mean_pause < spacing:
+            self.step -= 1
+        return self._plan_at(self.step)
+
+    def _plan_at(self, step: int) -> Plan:
+        plan = self._plans.get(step)
+        if plan is None:
+            price = _usable(_usable(self.price) * _STEP**step)
+            choices = cheapest_next(self._ages, self._masses, self._middles, price)
+            pause = mean_pause(self._ages, self._masses, choices)
+            plan = self._plans[step] = Plan(self._ages, choices, pause)
+        return plan
+
+
+def _usable(price: float) -> float:
+    return min(max(price, _LEAST_PRICE), _HIGHEST_PRICE)

@@ -1,0 +1,137 @@
+"""
+Bulk jobs: the status of millions of images, written to files, restartable at any point.
+
+Start with `fetch_statuses`; `docs/bulk.md` says what it promises.
+"""
+
+import os
+from pathlib import Path
+
+from .._checks import check_seconds
+from ..client import KokoonClient
+from ..errors import ConfigurationError
+from ._folder import JobFolder
+from ._formats import format_of, is_one_file
+from ._input import Vids, open_source
+from ._job import Job
+from ._layout import JobSpec
+from ._parquet import make_format
+from ._report import JobProgress, JobReport
+from ._run import OnProgress, Run
+from ._running import run_shard
+from ._shards import Entry, Shard, ShardResult
+from ._streaming import stream_statuses
+from ._threads import in_thread
+
+
+__all__ = [
+    "Entry",
+    "JobProgress",
+    "JobReport",
+    "Shard",
+    "ShardResult",
+    "fetch_statuses",
+    "run_shard",
+]
+
+
+async def fetch_statuses(
+    client: KokoonClient,
+    vids: Vids,
+    out: str | os.PathLike[str],
+    *,
+    wait: bool = False,
+    shard_size: int = 1000,
+    format: str | None = None,  # noqa: A002 - the word that users look for
+    resume: bool = True,
+    retry_failed: bool = False,
+    timeout: float | None = 1800.0,
+    patience: float | None = 3600.0,
+    on_progress: OnProgress | None = None,
+) -> JobReport:
+    """
+    Write one row with the status of each image to files; go on where an earlier run ended.
+
+    ::
+
+        report = await fetch_statuses(client, "vids.txt", "statuses.jsonl")
+        print(report)
+
+    Every distinct id of the input gets exactly one row, whatever happens on the way:
+    kill the process at any instant, run the same call again, and the result is the same.
+    An outage pauses the job. Memory does not grow with the input.
+
+    Args:
+        client: Asks; its limits hold for the job.
+
+        vids:
+            A path, ``"-"`` for standard input, or any iterable of ids, plain or async.
+            Of text, blank lines and lines that begin with ``#`` do not count.
+
+        out:
+            A path that ends in ``.jsonl``, ``.csv`` or ``.parquet`` becomes one file. Any
+            other becomes a folder with a file per shard, which pandas, polars and duckdb
+            read as a dataset. ``"-"`` is standard output: JSON lines, and no resuming.
+
+        wait: Wait for each image to be finished, rather than ask for its record once.
+
+        shard_size: How many ids are fetched, written and resumed together.
+
+        format: ``jsonl``, ``csv`` or ``parquet``; by default what *out* says, else jsonl.
+
+        resume: Go on with what is there. If false, an earlier job is removed first.
+
+        retry_failed: Ask again for ids that failed or timed out in earlier runs.
+
+        timeout: Seconds for each wait; ``None`` for ever.
+
+        patience: Seconds that an outage may last; ``None`` for ever.
+
+        on_progress: Called with a `JobProgress` about twice a second, and at the end; may
+            be a coroutine function.
+
+    Returns:
+        The counts. A job that was finished before gives its report without a request.
+
+    Raises:
+        ConfigurationError: If an argument cannot be used. Nothing was sent.
+
+        JobError: If the job cannot start or go on: another input than before, a full
+            disk, a refused token, an outage. What is finished is kept.
+
+        ClientClosed: If the client was closed.
+
+        BrokenPipeError: If *out* is ``"-"`` and nobody reads it any more.
+    """
+    check_seconds("timeout", timeout)
+    check_seconds("patience", patience)
+    if type(shard_size) is not int or shard_size < 1:
+        raise ConfigurationError(
+            f"shard_size must be a whole number from 1, not {shard_size!r:.50}."
+        )
+    path = None if out == "-" else Path(out)
+    form = format_of(path, format)
+    run = Run(client, wait=wait, timeout=timeout, patience=patience, on_progress=on_progress)
+    source = await open_source(vids, eager=path is None)
+    try:
+        if path is None:
+            return await stream_statuses(run, source)
+        spec = JobSpec(form, shard_size, wait, str(client._base_url))  # noqa: SLF001
+        folder = await _make_folder(path, spec)
+        job = Job(
+            run,
+            source,
+            folder,
+            out=path,
+            form=form,
+            shard_size=shard_size,
+            retry_failed=retry_failed,
+        )
+        return await job.finish(is_fresh=not resume)
+    finally:
+        await source.aclose()
+
+
+async def _make_folder(out: Path, spec: JobSpec) -> JobFolder:
+    form = await in_thread(make_format, spec.format)
+    return JobFolder(out, is_one_file=is_one_file(out), spec=spec, form=form)

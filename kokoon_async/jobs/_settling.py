@@ -1,0 +1,279 @@
+"""Ask for ids until each has its final outcome: the rounds, and the feed of a stream."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Self
+
+import attrs
+
+from .._waiting.outcomes import Outcome
+from ..client import KokoonClient
+from ..errors import (
+    AuthenticationFailed,
+    InsufficientCredit,
+    KokoonError,
+    RequestTimedOut,
+    WaitTimedOut,
+)
+from ._shards import Entry
+from ._valve import Streak, Valve, may_pass
+
+
+__all__ = ["ROUNDS", "WAIT_WINDOW", "Settled", "settle_ids"]
+
+ROUNDS = 3
+TRIES = 6
+"""How often an id is tried, while others succeed, until it has failed for good.
+
+A round is a call, which the client may repeat; what it does not repeat, such as a page of
+HTML, takes more rounds: with three tries each, one request in thirty going wrong would fail
+three ids in a hundred thousand.
+"""
+
+WAIT_WINDOW = 50_000
+"""How many ids a job waits for at once."""
+
+FORBIDDEN = 403
+
+_NO_TURN = "waiting for its turn"  # the phase of a call that its own client held up
+_MOST_CUT_SHORT = 10
+_PAUSE_BETWEEN_ROUNDS = 5.0  # seconds, as long as there is other work
+
+NextEntries = Callable[[], Awaitable[Iterable[Entry]]]
+"""Gives some entries at a time, and none at the end."""
+
+
+@attrs.frozen
+class Settled:
+    """
+    Hold the final outcome of an entry.
+
+    Attributes:
+        entry: The id and its line.
+
+        outcome: What became of it; ``None`` if it is no id.
+
+        requests: How many requests, or looks, it took.
+
+        retries: How many of them were not the first.
+    """
+
+    entry: Entry
+    outcome: Outcome | None
+    requests: int = 0
+    retries: int = 0
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """An id on its way, and what happened to it in earlier rounds."""
+
+    entry: Entry
+    requests: int = 0
+    tries: int = 0
+    cut_short: int = 0
+    streaks: list[Streak] = attrs.field(factory=list)
+    outcome: Outcome | None = None
+    due: float = 0.0
+
+
+async def settle_ids(
+    client: KokoonClient,
+    next_entries: NextEntries,
+    settled: Callable[[Settled], object],
+    valve: Valve,
+    *,
+    wait: bool,
+    timeout: float | None,
+) -> None:
+    """
+    Bring every entry to its final outcome.
+
+    Args:
+        client: Asks.
+
+        next_entries: Gives the entries, some at a time, and then none.
+
+        settled: Called with each outcome as it becomes final.
+
+        valve: Decides when to ask, and what failures mean.
+
+        wait: Wait for each image to be finished, rather than ask for its record.
+
+        timeout: Seconds for each wait.
+
+    Raises:
+        AuthenticationFailed: If the token is refused.
+
+        InsufficientCredit: If the account is empty.
+
+        ClientClosed: If the client was closed.
+
+        JobError: If the API does not answer for too long.
+    """
+    feed = _Feed(next_entries, settled, valve, is_wait=wait)
+    try:
+        stream = (
+            client.wait_many(feed, timeout=timeout, window=WAIT_WINDOW)
+            if wait
+            else client.get_images(feed)
+        )
+        async with stream as outcomes:
+            async for outcome in outcomes:
+                feed.came_back(outcome)
+    finally:
+        feed.close()
+
+
+class _Feed:
+    """
+    Give a stream the ids to ask for, and again those that failed.
+
+    A class and no generator, so that a stream that is left early has nothing to close.
+    """
+
+    def __init__(
+        self,
+        next_entries: NextEntries,
+        settled: Callable[[Settled], object],
+        valve: Valve,
+        *,
+        is_wait: bool,
+    ) -> None:
+        self._next_entries = next_entries
+        self._entries: deque[Entry] = deque()
+        self._settled = settled
+        self._valve = valve
+        self._is_wait = is_wait
+        self._has_turn = False
+        self._has_more = True
+        self._asked: dict[str, _Asked] = {}
+        self._again: deque[_Asked] = deque()
+        self._news: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            asked = await self._next()
+            if asked is None:
+                raise StopAsyncIteration
+            try:
+                if asked.streaks and await self._has_failed(asked):
+                    continue
+                if not self._valve.lets_through():
+                    await self._valve.wait_for_passage()
+            except asyncio.CancelledError:
+                self._again.appendleft(asked)  # for the stream's next worker
+                raise
+            self._asked[asked.entry.vid] = asked
+            return asked.entry.vid
+
+    async def _next(self) -> _Asked | None:
+        """Give what to ask for next; ``None`` once nothing can come any more."""
+        while True:
+            if self._again and (not self._has_more or self._again[0].due <= _now()):
+                return self._again.popleft()
+            if self._has_more:
+                asked = await self._first_time()
+                if asked is not None:
+                    return asked
+            elif self._asked:
+                # Only what is under way may bring more to do.
+                self._news = asyncio.get_running_loop().create_future()
+                await self._news
+            else:
+                return None
+
+    async def _first_time(self) -> _Asked | None:
+        """Give the next valid entry; ``None`` at the end, and after an invalid one."""
+        if not self._has_turn:
+            await self._valve.turns.acquire()
+            self._has_turn = True
+        if not self._entries:
+            self._entries.extend(await self._next_entries())
+        if not self._entries:
+            self._has_more = False
+            self._give_turn()
+            return None
+        entry = self._entries.popleft()
+        if not entry.is_valid:
+            self._settled(Settled(entry, None))
+            return None
+        return _Asked(entry)
+
+    async def _has_failed(self, asked: _Asked) -> bool:
+        """Tell whether an id has had its rounds, and settle it if so."""
+        while True:
+            asked.streaks = [streak for streak in asked.streaks if not streak.is_outage]
+            if len(asked.streaks) < ROUNDS or asked.tries < TRIES:
+                return False
+            unclear = [streak for streak in asked.streaks if not streak.is_over]
+            if not unclear:
+                self._settle(asked)
+                return True
+            await self._valve.resolve(unclear[0])
+
+    def came_back(self, outcome: Outcome) -> None:
+        """Settle an outcome, or ask for its id again later."""
+        error = outcome.error
+        must_ask_again = error is not None and self._must_ask_again(error)
+        asked = self._asked.pop(outcome.vid)
+        asked.outcome = outcome
+        asked.requests += outcome.attempts
+        if error is not None and must_ask_again:
+            self._ask_again(asked, error)
+        else:
+            if isinstance(error, WaitTimedOut):
+                # Its last good answer may be long ago.
+                self._valve.seen(outcome.vid)
+                self._valve.dropped(1)
+            else:
+                self._valve.answered(outcome.vid)
+            self._settle(asked)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def _ask_again(self, asked: _Asked, error: KokoonError) -> None:
+        if isinstance(error, RequestTimedOut) and error.phase == _NO_TURN:
+            # At a low rate the queue can be longer than a call may take. That is nobody's
+            # fault; but a poison id may not hide behind it for ever.
+            asked.cut_short += error.attempts > 0
+            is_failure = asked.cut_short > _MOST_CUT_SHORT
+        else:
+            is_failure = True
+        if is_failure:
+            asked.tries += max(1, error.attempts)
+            asked.streaks.append(self._valve.failed(asked.entry.vid, error))
+        else:
+            self._valve.dropped(1)
+        asked.due = _now() + _PAUSE_BETWEEN_ROUNDS
+        self._again.append(asked)
+
+    def close(self) -> None:
+        """Let go of what the valve counts, and of the turn."""
+        self._valve.dropped(len(self._asked))
+        self._give_turn()
+
+    def _must_ask_again(self, error: KokoonError) -> bool:
+        if not isinstance(error, AuthenticationFailed | InsufficientCredit):
+            return may_pass(error)
+        # 403 may be about this one image (U1); 401 and an empty account are about all.
+        if error.status == FORBIDDEN and self._valve.has_good_vid:
+            return True
+        raise error
+
+    def _settle(self, asked: _Asked) -> None:
+        retries = 0 if self._is_wait else max(0, asked.requests - 1)
+        self._settled(Settled(asked.entry, asked.outcome, asked.requests, retries))
+
+    def _give_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._valve.turns.release()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

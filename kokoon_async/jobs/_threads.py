@@ -1,0 +1,96 @@
+"""Run what blocks in a thread: to its end, or by somebody who may be left behind."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar, cast
+
+
+__all__ = ["Servant", "in_thread"]
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[..., T], *args: object) -> T:
+    """
+    Do *work* in a thread, and be over when it is over.
+
+    A cancellation waits for the work: a file that is being written is then either
+    there or not, and nobody writes into a folder whose lock is free again.
+    """
+    future = asyncio.get_running_loop().run_in_executor(None, work, *args)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            # A second cancellation must wait too; the first is raised below.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({future})
+        if not future.cancelled():
+            future.exception()  # asked for, or asyncio would log it as never retrieved
+        raise
+
+
+class Servant:
+    """
+    Do things in a thread of one's own, one after another, and leave it if it hangs.
+
+    For pipes and terminals, where a read or a write may block for ever. Not a pool's
+    thread but a daemon, so that nothing waits for it when the program ends.
+
+    Args:
+        name: The thread's.
+
+        at_end: Done last, in the thread.
+    """
+
+    def __init__(self, name: str, at_end: Callable[[], object] | None = None) -> None:
+        self._at_end = at_end
+        self._orders: queue.SimpleQueue[
+            tuple[asyncio.Future[Any], Callable[..., object], tuple[object, ...]] | None
+        ] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._is_started = False
+
+    async def do(self, work: Callable[..., T], *args: object) -> T:
+        """
+        Do *work*; a cancellation does not wait for it.
+
+        Raises:
+            OSError: What *work* raised; it must raise nothing else.
+        """
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._orders.put((future, work, args))
+        if not self._is_started:
+            self._is_started = True
+            self._thread.start()
+        return cast(T, await future)
+
+    def dismiss(self) -> None:
+        """Let the thread end when it has done what it was told."""
+        self._orders.put(None)
+
+    def _serve(self) -> None:
+        while (order := self._orders.get()) is not None:
+            future, work, args = order
+            try:
+                answer = work(*args)
+            except OSError as error:
+                answer = error
+            try:
+                future.get_loop().call_soon_threadsafe(_deliver, future, answer)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                break
+        if self._at_end is not None:
+            self._at_end()
+
+
+def _deliver(future: "asyncio.Future[Any]", answer: object) -> None:
+    if future.done():  # cancelled meanwhile
+        return
+    if isinstance(answer, OSError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -1,0 +1,118 @@
+"""Killed jobs and broken disks, in children: see `crash_job.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from .bulk_api import heavy
+
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+ROOT = Path(__file__).parent.parent
+# Behind what is installed: the package under test need not be the one in the working tree.
+PROGRAM = """
+import runpy, sys
+sys.path.append(sys.argv.pop(1))
+runpy.run_module("tests.crash_job", run_name="__main__")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder in memory if there is one: a kill does not need a disk."""
+    if not Path("/dev/shm").is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kokoon-test-") as path:
+        yield Path(path)
+
+
+def crash(*args):
+    """Run the program, and give what it found."""
+    command = [sys.executable, "-c", PROGRAM, str(ROOT), *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []
+    assert done.returncode == 0
+    return found
+
+
+@pytest.mark.fault("F-90")
+@pytest.mark.fault("F-91")
+@pytest.mark.parametrize(
+    ("scenario", "fault", "step"),
+    [("file", "kill", 5), ("folder", "tear", 9), ("retry", "kill", 9), ("retry-file", "kill", 13)],
+)
+def test_killed_at_a_change_of_a_file(folder, scenario, fault, step):
+    """Killed at any write, sync, rename or removal, a job resumed has the same result."""
+    found = crash("sweep", scenario, fault, step, folder)
+    assert found["points"] >= 90 // step
+
+
+@pytest.mark.fault("F-84")
+@pytest.mark.fault("F-88")
+@pytest.mark.fault("F-92")
+@pytest.mark.parametrize(
+    ("scenario", "fault", "step"), [("file", "ENOSPC", 9), ("retry-file", "EIO", 13)]
+)
+def test_the_disk_fails_at_a_change_of_a_file(folder, scenario, fault, step):
+    """A disk that is full or broken ends the job with an error that names a path, and no more."""
+    found = crash("sweep", scenario, fault, step, folder)
+    assert found["points"] >= 90 // step
+
+
+@pytest.mark.fault("F-90")
+def test_killed_at_random(folder):
+    """G3: a larger job, killed twenty times, fetches little more than the shards in flight again."""
+    assert crash("kills", 20, folder)["kills"] > 10  # a fast machine is done before
+
+
+@heavy
+@pytest.mark.timeout(3600)
+@pytest.mark.fault("F-90")
+@pytest.mark.parametrize("fault", ["kill", "tear", "ENOSPC", "EIO"])
+@pytest.mark.parametrize("scenario", ["file", "folder", "retry", "retry-file"])
+def test_every_change_of_a_file(folder, scenario, fault):
+    """The same as above, at every single point."""
+    assert crash("sweep", scenario, fault, 1, folder)["points"] >= 90
+
+
+@heavy
+@pytest.mark.timeout(600)
+@pytest.mark.fault("F-90")
+def test_killed_at_random_often(folder):
+    """The same as above, two hundred times."""
+    assert crash("kills", 200, folder)["kills"] > 100
+
+
+@heavy
+@pytest.mark.timeout(3600)
+@pytest.mark.fault("F-90")
+def test_killed_at_every_system_call(folder):
+    """Not only at our own changes: the kernel kills at each call that changes a file (E29)."""
+    strace = shutil.which("strace")
+    probe = [str(strace), "-f", "-o", "/dev/null", "true"]
+    if strace is None or subprocess.run(probe, check=False, capture_output=True).returncode:
+        pytest.skip("needs strace and the right to use it")
+    calls = "write,pwrite64,fsync,rename,unlink,mkdir"
+    for number in range(1, 10_000):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        inject = f"inject={calls}:signal=KILL:when={number}"
+        once = [sys.executable, "-c", PROGRAM, str(ROOT), "once", str(folder)]
+        traced = [strace, "-f", "-o", "/dev/null", "-e", f"trace={calls}", "-e", inject, *once]
+        ended = subprocess.run(traced, check=False, capture_output=True).returncode
+        crash("once", folder)
+        if not ended:
+            break
+    assert number > 100

@@ -1,0 +1,368 @@
+"""The folder of a job: what is in the way, what was changed by hand, and who else is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import orjson
+import pytest
+
+from kokoon_async import JobError
+from kokoon_async.jobs import Entry, Shard, _disk, fetch_statuses
+from kokoon_async.jobs._folder import JobFolder
+from kokoon_async.jobs._formats import Jsonl
+from kokoon_async.jobs._layout import JobSpec, PartName, is_ours
+
+from .bulk_api import BASE_URL, FakeApi, answer, client_of, make_vids
+from .bulk_contract import check_contract
+
+
+VIDS = make_vids(30)
+
+
+async def run(api, out, vids=VIDS, **options):
+    """Run a job in shards of ten."""
+    options = {"shard_size": 10, **options}
+    async with client_of(api) as client:
+        return await fetch_statuses(client, vids, out, **options)
+
+
+async def refused(out, said, **options):
+    """Run a job that must be refused before anything is sent."""
+    api = FakeApi()
+    with pytest.raises(JobError, match=said) as caught:
+        await run(api, out, **options)
+    assert api.total == 0
+    assert caught.value.path
+    return caught.value
+
+
+# -- what is in the way ----------------------------------------------------------------
+
+
+async def test_a_folder_where_a_file_is_meant(tmp_path):
+    """A folder named like a file is not filled."""
+    (tmp_path / "out.jsonl").mkdir()
+    await refused(tmp_path / "out.jsonl", "is a folder, but its name says")
+
+
+async def test_a_file_where_a_folder_is_meant(tmp_path):
+    """A file named like a folder is not overwritten."""
+    (tmp_path / "out").write_text("mine")
+    await refused(tmp_path / "out", "is a file, but a folder is needed there")
+    (tmp_path / "x.csv.parts").write_text("mine")
+    await refused(tmp_path / "x.csv", "is a file, but a folder is needed there")
+
+
+async def test_no_place_for_the_output(tmp_path):
+    """A missing parent is not made: it may be a slip."""
+    await refused(tmp_path / "missing" / "out", "There is no folder .*missing to put out into")
+
+
+@pytest.mark.parametrize("is_fresh", [False, True])
+async def test_foreign_files_are_left_alone(tmp_path, is_fresh):
+    """A folder with anybody else's files is refused; hidden files do not count."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / ".DS_Store").write_text("")
+    await run(FakeApi(), folder, resume=not is_fresh)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "_job.json").unlink()
+    await refused(folder, "files that are no job's: 'notes.txt'", resume=not is_fresh)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+async def test_foreign_files_that_came_later_are_tolerated(tmp_path):
+    """Once a job is under way, other files in its folder are in nobody's way."""
+    await run(FakeApi(), tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    report = await run(FakeApi(), tmp_path / "out")
+    assert report.requests == 0
+
+
+@pytest.mark.parametrize("is_fresh", [False, True])
+async def test_a_foreign_output_file_is_left_alone(tmp_path, is_fresh):
+    """A file that no job has made is not overwritten, unless it is empty."""
+    out = tmp_path / "out.jsonl"
+    out.write_text("mine")
+    await refused(out, "exists already, and no job that is known here", resume=not is_fresh)
+    assert out.read_text() == "mine"
+    out.write_text("")
+    await run(FakeApi(), out, resume=not is_fresh)
+    check_contract(VIDS, out)
+
+
+@pytest.mark.parametrize("name", ["out", "out.jsonl"])
+async def test_parts_without_the_mark_of_a_job(tmp_path, name):
+    """Parts of nobody knows what are not taken over, but a fresh start removes them."""
+    out = tmp_path / name
+    await run(FakeApi(default=lambda vid: answer(400, {"message": "no"})), out)
+    folder = out if name == "out" else tmp_path / "out.jsonl.parts"
+    (folder / "_job.json").unlink()
+    await refused(out, "holds parts of a job, but not what the job was started with")
+    if name == "out":
+        report = await run(FakeApi(), out, resume=False)
+        assert report.shards_skipped == 0
+        check_contract(VIDS, out)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+async def test_no_permission(tmp_path):
+    """Where nothing may be written, the error names the place."""
+    tmp_path.chmod(0o500)
+    await refused(tmp_path / "out", "Permission denied")
+
+
+async def test_an_error_of_the_system_names_the_place(tmp_path, monkeypatch):
+    """What the operating system refuses is an error with a path."""
+
+    def refuse(path, mode=0o777):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(_disk.os, "mkdir", refuse)
+    error = await refused(tmp_path / "out", "The job cannot use .*out: Permission denied")
+    assert error.path == str(tmp_path / "out")
+
+
+# -- another job, another process ------------------------------------------------------
+
+
+@pytest.mark.fault("F-95")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"shard_size": 7}, "shard_size 10, now 7"),
+        ({"wait": True}, "wait False, now True"),
+        ({"format": "csv"}, "format 'jsonl', now 'csv'"),
+        ({"vids": VIDS[1:]}, "a job of another input: part 0 is of other ids"),
+        ({"vids": VIDS[:25]}, "a job of another input: part 2 is of other ids"),
+        ({"vids": VIDS[:20]}, "a job of another input: it was longer"),
+    ],
+)
+async def test_another_job_is_refused(tmp_path, options, said):
+    """A job is resumed with the same input and settings, and with no others."""
+    await run(FakeApi(), tmp_path / "out")
+    await refused(tmp_path / "out", said, **options)
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_another_server_is_refused(tmp_path):
+    """Rows of two servers are not mixed."""
+    await run(FakeApi(), tmp_path / "out")
+    content = (tmp_path / "out" / "_job.json").read_bytes()
+    (tmp_path / "out" / "_job.json").write_bytes(content.replace(b"127.0.0.1", b"elsewhere"))
+    await refused(tmp_path / "out", "base_url 'http://elsewhere:9/v3', now 'http://127.0.0.1:9/v3'")
+
+
+@pytest.mark.parametrize("vids", [VIDS[1:], [*VIDS, *make_vids(1, seed=5)], VIDS[:10]])
+async def test_another_input_for_a_finished_file(tmp_path, vids):
+    """A finished file is told from one of another input, though its parts are gone."""
+    await run(FakeApi(), tmp_path / "out.csv")
+    await refused(tmp_path / "out.csv", "is finished, and had other ids", vids=vids)
+    check_contract(VIDS, tmp_path / "out.csv")
+
+
+@pytest.mark.fault("F-96")
+@pytest.mark.parametrize("name", ["_job.json", "_SUCCESS"])
+async def test_small_files_that_were_changed(tmp_path, name):
+    """Cut at any byte, from the future, or of wrong content: an error, never a new start."""
+    out = tmp_path / "out.jsonl"
+    await run(FakeApi(), out)
+    path = tmp_path / "out.jsonl.parts" / name
+    whole = path.read_bytes()
+    data = orjson.loads(whole)
+    broken = [whole[:size] for size in range(0, len(whole.rstrip()), 7)]
+    broken += [orjson.dumps({**data, key: None}) for key in data.keys() - {"ids"}]
+    broken += [b"[]", b"null", b'{"version": "1"}']
+    for content in broken:
+        path.write_bytes(content)
+        await refused(out, "is damaged: it is not what kokoon-async wrote")
+    path.write_bytes(orjson.dumps({**data, "version": 2}))
+    await refused(out, "was written by a newer version of kokoon-async. Upgrade")
+    assert len(list(path.parent.iterdir())) == 3
+    path.write_bytes(whole)
+    assert (await run(FakeApi(), out)).requests == 0
+    check_contract(VIDS, out)
+
+
+@pytest.mark.fault("F-94")
+async def test_two_at_once(tmp_path):
+    """A second job on the same output is refused, in this process and in another one."""
+    out = tmp_path / "out"
+    refusals = []
+
+    async def second():
+        refusals.append(await refused(out, "Another process is working on"))
+        script = (
+            "import sys, pathlib; from kokoon_async.jobs import _disk;"
+            "sys.exit(_disk.lock_file(pathlib.Path(sys.argv[1])) is not None)"
+        )
+        command = [sys.executable, "-c", script, str(out / "_lock")]
+        refusals.append(await asyncio.to_thread(subprocess.run, command, check=True))
+        return answer(404, {"message": "fail to get result."})
+
+    api = FakeApi(answers={VIDS[3]: [second]})
+    await run(api, out)
+    assert len(refusals) == 2
+    check_contract(VIDS, out)
+
+
+# -- parts that were changed -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [0, 100, -1])
+async def test_a_part_cut_by_hand(tmp_path, cut, caplog):
+    """A part that is not what was written is put aside, and its ids are fetched again."""
+    out = tmp_path / "out"
+    await run(FakeApi(), out)
+    part = sorted(out.glob("part-*"))[1]
+    part.write_bytes(part.read_bytes()[:cut])
+    api = FakeApi()
+    report = await run(api, out)
+    assert (sorted(api.counts), report.shards_skipped) == (sorted(VIDS[10:20]), 2)
+    assert (out / f"_{part.name}.damaged").exists()
+    assert "job.part_damaged" in caplog.messages
+    check_contract(VIDS, out)
+    assert (await run(FakeApi(), out)).requests == 0
+    assert is_ours(f"_{part.name}.damaged")
+
+
+async def test_a_part_with_a_row_too_few(tmp_path):
+    """A part that somebody wrote anew, and named to fit, still needs all of its rows."""
+    out = tmp_path / "out"
+    await run(FakeApi(), out)
+    part = sorted(out.glob("part-*"))[1]
+    content = part.read_bytes().partition(b"\n")[2]
+    name = PartName.parse(part.name)
+    part.unlink()
+    forged = PartName(name.index, name.digest, f"{_disk.zlib.crc32(content):08x}", name.suffix)
+    (out / str(forged)).write_bytes(content)
+    assert (await run(FakeApi(), out)).requests == 10
+    check_contract(VIDS, out)
+
+
+async def test_a_part_changed_while_the_job_runs(tmp_path):
+    """What was changed behind the job's back does not get into the joined file."""
+    out = tmp_path / "out.jsonl"
+
+    def overwrite():
+        for part in (tmp_path / "out.jsonl.parts").glob("part-*"):
+            part.write_text("x")
+
+    async def meddle():
+        await asyncio.to_thread(overwrite)
+        return answer(404, {"message": "fail to get result."})
+
+    vids = make_vids(2000)
+    api = FakeApi(answers={vids[-1]: [meddle]})
+    with pytest.raises(JobError, match=r"was changed while the job was running. Run the same call"):
+        await run(api, out, vids=vids, shard_size=300)
+    await run(api, out, vids=vids, shard_size=300)
+    check_contract(vids, out)
+
+
+async def test_a_part_that_is_gone(tmp_path):
+    """A part that somebody removed is simply fetched again."""
+    await run(FakeApi(), tmp_path / "out")
+    sorted((tmp_path / "out").glob("part-*"))[1].unlink()
+    assert (await run(FakeApi(), tmp_path / "out")).requests == 10
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_the_better_of_two_parts_is_kept(tmp_path):
+    """If a kill left an old and a retried part of one shard, the retried one counts."""
+    out = tmp_path / "out"
+    api = FakeApi(answers={VIDS[3]: [answer(422, {"message": "no"})]})
+    await run(api, out)
+    old = min(out.glob("part-*"))
+    content = old.read_bytes()
+    await run(api, out, retry_failed=True)
+    old.write_bytes(content)
+    report = await run(api, out)
+    assert (report.requests, report.failed, old.exists()) == (0, 0, False)
+    check_contract(VIDS, out)
+
+
+def test_a_part_replaced_by_the_same(tmp_path):
+    """A part that is written again with the same content is not removed with the old one."""
+    out = tmp_path / "out"
+    asyncio.run(run(FakeApi(), out))
+    spec = JobSpec("jsonl", 10, wait=False, base_url=BASE_URL)
+    folder = JobFolder(out, is_one_file=False, spec=spec, form=Jsonl())
+    folder.open(False)
+    shard = Shard(0, [Entry(vid, line) for line, vid in enumerate(VIDS[:10], 1)])
+    part = folder.find(shard)
+    folder.replace(shard, part, {3: part.content.split(b"\n")[3]})
+    folder.close()
+    check_contract(VIDS, out)
+
+
+async def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    """Unfinished files are no parts, and go."""
+    out = tmp_path / "out"
+    await run(FakeApi(), out)
+    (out / "_tmp-0123456789abcdef").write_text("{")
+    (out / "_seen-0123456789abcdef").write_text("")
+    await run(FakeApi(), out)
+    assert not [path for path in out.iterdir() if path.name.startswith(("_tmp", "_seen"))]
+
+
+# -- the joined file -------------------------------------------------------------------
+
+
+async def test_a_finished_file_that_was_changed(tmp_path):
+    """A finished file that somebody edited is not overwritten, except by a fresh start."""
+    out = tmp_path / "out.jsonl"
+    await run(FakeApi(), out)
+    out.write_text("edited")
+    await refused(out, "was changed since the job finished it")
+    assert out.read_text() == "edited"
+    await run(FakeApi(), out, resume=False)
+    check_contract(VIDS, out)
+
+
+async def test_a_finished_file_that_is_gone(tmp_path):
+    """A finished file that somebody took away is made again."""
+    out = tmp_path / "out.jsonl"
+    await run(FakeApi(), out)
+    out.unlink()
+    assert (await run(FakeApi(), out)).requests == 30
+    check_contract(VIDS, out)
+
+
+async def test_a_file_with_failures_keeps_its_parts(tmp_path):
+    """If some ids failed, a file that is gone is joined again without a request."""
+    out = tmp_path / "out.jsonl"
+    api = FakeApi(answers={VIDS[3]: [answer(422, {"message": "no"})]})
+    first = await run(api, out)
+    assert len(list((tmp_path / "out.jsonl.parts").glob("part-*"))) == 3
+    before = out.read_bytes()
+    out.unlink()
+    again = await run(FakeApi(), out)
+    assert (again.requests, again.outcomes, out.read_bytes()) == (0, first.outcomes, before)
+
+
+async def test_parts_left_beside_a_finished_file_are_removed(tmp_path):
+    """A kill between the note of success and the removal of the parts leaves no mess."""
+    out = tmp_path / "out.jsonl"
+    folder = tmp_path / "out.jsonl.parts"
+    async with client_of(FakeApi()) as client:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("kokoon_async.jobs._folder.JobFolder._remove_parts", lambda self: None)
+            await fetch_statuses(client, VIDS, out, shard_size=10)
+    assert len(list(folder.glob("part-*"))) == 3
+    assert (await run(FakeApi(), out)).requests == 0
+    assert not list(folder.glob("part-*"))
+    check_contract(VIDS, out)
+
+
+def test_names():
+    """A part's name says all about it, and nothing else is taken for one."""
+    name = PartName(7, "0123456789abcdef", "89abcdef", "csv")
+    assert PartName.parse(str(name)) == name
+    assert PartName.parse("part-7.csv") is None
+    assert not is_ours("part-000007.csv")
+    assert JobSpec("csv", 1, wait=False, base_url="x").to_json().startswith(b'{"version":1,')

@@ -1,0 +1,323 @@
+"""Where ids come from: files, pipes, standard input, iterables; and what may be wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+
+import pytest
+
+from kokoon_async import JobError
+from kokoon_async.jobs import fetch_statuses
+from kokoon_async.jobs._distinct import DistinctIds
+from kokoon_async.jobs._input import open_source
+from kokoon_async.jobs._lines import Lines
+
+from .bulk_api import FakeApi, client_of, make_vids
+from .bulk_contract import check_contract
+
+
+VIDS = make_vids(40)
+
+MESSY = (
+    b"\xef\xbb\xbf" + VIDS[0].encode() + b"\r\n"
+    b"# a comment\n"
+    b"\n"
+    b"  \t" + VIDS[1].upper().encode() + b"  \r\n"
+    b"not an id\n"
+    b"caf\xe9 \x00 \xf0\x9f\n" + VIDS[0].encode() + b"\n"
+    b"   # another\n" + b"y" * 100_000 + b"\n" + VIDS[2].encode()
+)  # and no line feed at the end
+MEANT = [
+    *[VIDS[0], "", "", VIDS[1], "not an id", "caf\\xe9 \x00 \\xf0\\x9f", VIDS[0], ""],
+    *["y" * 200, VIDS[2]],
+]
+
+
+async def read_all(source, count=3):
+    """Read a source to its end."""
+    found = []
+    while items := await source.read(count):
+        assert len(items) <= count
+        found += items
+    await source.aclose()
+    return found
+
+
+@pytest.mark.fault("F-99")
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000, 200_000])
+def test_lines_do_not_depend_on_blocks(size):
+    """However the bytes arrive, the same lines come out, with their numbers."""
+    lines = Lines("x")
+    for start in range(0, len(MESSY), size):
+        lines.feed(MESSY[start : start + size])
+    lines.feed(b"")
+    found = lines.take(100)
+    assert [(number, text[:200].lower()) for number, text in found] == [
+        (number, text) for number, text in enumerate(MEANT, 1) if text
+    ]
+    assert lines.count == len(MEANT)
+
+
+@pytest.mark.fault("F-99")
+async def test_a_messy_file(tmp_path):
+    """Blank lines, comments, CRLF, a BOM, bad bytes and huge lines are all taken as they are meant."""
+    path, out = tmp_path / "vids.txt", tmp_path / "out.jsonl"
+    path.write_bytes(MESSY)
+    async with client_of(FakeApi()) as client:
+        report = await fetch_statuses(client, path, out, shard_size=2)
+    rows = check_contract(MEANT, out)
+    assert (report.outcomes, report.duplicates) == ({"image": 3, "invalid": 3}, 1)
+    assert rows[2]["error_message"].startswith("Line 5 of the input is not an image id")
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
+async def test_utf_16_is_refused(tmp_path, mark):
+    """A file as PowerShell writes it is not a million invalid ids but one clear error."""
+    path = tmp_path / "vids.txt"
+    path.write_bytes(mark + VIDS[0].encode("utf-16-le") + b"\n\x00")
+    api = FakeApi()
+    async with client_of(api) as client:
+        with pytest.raises(JobError, match=r"is UTF-16, not UTF-8. Save it as UTF-8"):
+            await fetch_statuses(client, path, tmp_path / "out")
+    assert api.total == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("missing.txt", "Cannot read the input .*missing.txt: No such file or directory"),
+        (".", "is a folder, not a file"),
+        ("file/under", "Cannot read the input .*: Not a directory"),
+        (VIDS[0], "No such file or directory. Give the path .*; put single ids into a list"),
+    ],
+)
+async def test_unreadable_input(tmp_path, name, said):
+    """An input that cannot be read is named before anything is sent or written."""
+    (tmp_path / "file").write_text("")
+    api = FakeApi()
+    async with client_of(api) as client:
+        with pytest.raises(JobError, match=said):
+            await fetch_statuses(client, str(tmp_path / name), tmp_path / "out")
+    assert (api.total, (tmp_path / "out").exists()) == (0, False)
+
+
+async def test_a_file_that_breaks_half_way(tmp_path, monkeypatch):
+    """What was read before is finished and kept, and the error names the file."""
+    path, out = tmp_path / "vids.txt", tmp_path / "out"
+    path.write_text("\n".join(VIDS))
+    monkeypatch.setattr("kokoon_async.jobs._input._BLOCK", 10 * 37)
+
+    class Breaking(io.FileIO):
+        def read(self, size=-1):
+            if self.tell() > 700:
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+    async with client_of(FakeApi()) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.open", lambda self, *args, **options: Breaking(self))
+            with pytest.raises(JobError, match=r"Cannot read on .* Input/output error.*1 finished"):
+                await fetch_statuses(client, path, out, shard_size=15)
+        report = await fetch_statuses(client, path, out, shard_size=15)
+    assert report.shards_skipped == 1
+    check_contract(path, out)
+
+
+async def test_a_named_pipe(tmp_path):
+    """A pipe is read as it is filled, and the job ends with it."""
+    path, out = tmp_path / "pipe", tmp_path / "out"
+    os.mkfifo(path)
+
+    def fill():
+        with path.open("w") as pipe:
+            for vid in VIDS:
+                print(vid, file=pipe, flush=True)
+
+    writer = threading.Thread(target=fill, daemon=True)
+    writer.start()
+    async with client_of(FakeApi()) as client:
+        report = await fetch_statuses(client, path, out, shard_size=15)
+    writer.join()
+    assert report.shards == 3
+    check_contract(VIDS, out)
+
+
+@pytest.fixture
+def standard_input(monkeypatch):
+    """Return a function that makes a file descriptor standard input."""
+    opened = []
+
+    def use(descriptor):
+        opened.append(os.fdopen(descriptor, "rb"))
+        monkeypatch.setattr("sys.stdin", opened[-1])
+
+    yield use
+    for file in opened:
+        file.close()
+
+
+async def test_standard_input_as_a_pipe(tmp_path, standard_input):
+    """A dash reads standard input; there is no telling how much is to come."""
+    reading, writing = os.pipe()
+    standard_input(reading)
+    os.write(writing, "\n".join(VIDS).encode())
+    os.close(writing)
+    heard = []
+    async with client_of(FakeApi()) as client:
+        await fetch_statuses(client, "-", tmp_path / "out", on_progress=heard.append)
+    assert heard[0].total is None
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_standard_input_as_a_file(tmp_path, standard_input):
+    """Where standard input is a file, its size tells how much is to come."""
+    path = tmp_path / "vids.txt"
+    path.write_text("\n".join(VIDS))
+    standard_input(os.open(path, os.O_RDONLY))
+    source = await open_source("-")
+    assert source.fraction() is None
+    assert len(await source.read(10)) == 10
+    assert source.fraction() == pytest.approx(10 / 40, rel=0.1)
+    assert len(await read_all(source)) == 30
+
+
+@pytest.mark.parametrize("stdin", [None, io.StringIO()])
+async def test_no_standard_input(tmp_path, monkeypatch, stdin):
+    """Without a standard input the job does not start."""
+    monkeypatch.setattr("sys.stdin", stdin)
+    async with client_of(FakeApi()) as client:
+        with pytest.raises(JobError, match="There is no standard input"):
+            await fetch_statuses(client, "-", tmp_path / "out")
+
+
+def reads_in_a_thread():
+    """Tell whether a pipe's thread is alive."""
+    return any(thread.name == "kokoon input" for thread in threading.enumerate())
+
+
+async def test_a_silent_pipe_holds_nobody_up(standard_input):
+    """A cancelled read leaves its thread behind; what comes late is nobody's."""
+    reading, writing = os.pipe()
+    standard_input(reading)
+    source = await open_source("-", eager=True)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(source.read(5), timeout=0.02)
+    assert reads_in_a_thread()
+    await source.aclose()
+    os.close(writing)
+    while reads_in_a_thread():
+        await asyncio.sleep(0.001)
+
+
+def test_a_silent_pipe_outlives_the_loop(standard_input):
+    """A thread that reads for a loop that is closed ends quietly."""
+    reading, writing = os.pipe()
+    standard_input(reading)
+
+    async def give_up():
+        source = await open_source("-", eager=True)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(source.read(5), timeout=0.02)
+
+    asyncio.run(give_up())
+    os.close(writing)
+    while reads_in_a_thread():
+        pass
+
+
+async def test_a_pipe_that_breaks(tmp_path, monkeypatch):
+    """An error of a pipe says where it came from."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    source = await open_source(path)
+    monkeypatch.setattr(source, "_opened", lambda: os.open(tmp_path / "gone", os.O_RDONLY))
+    with pytest.raises(JobError, match=r"Cannot read the input .*pipe: No such file"):
+        await source.read(1)
+    await source.aclose()
+
+
+async def test_an_async_iterable(tmp_path):
+    """An async iterable is read as shards are cut, and tells nothing of its length."""
+
+    async def give():
+        for vid in ["# a comment", *VIDS]:
+            await asyncio.sleep(0)
+            yield vid
+
+    async with client_of(FakeApi()) as client:
+        report = await fetch_statuses(client, give(), tmp_path / "out", shard_size=15)
+    assert report.shards == 3
+    check_contract(["# a comment", *VIDS], tmp_path / "out")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_input_that_raises(tmp_path, is_async):
+    """What the input raises comes out of the job, after what was complete is written."""
+
+    def give():
+        yield from VIDS[:25]
+        raise LookupError("no more")
+
+    async def give_later():
+        for vid in give():
+            yield vid
+
+    async with client_of(FakeApi()) as client:
+        vids = give_later() if is_async else give()
+        with pytest.raises(LookupError, match="no more") as caught:
+            await fetch_statuses(client, vids, tmp_path / "out", shard_size=10)
+        assert "2 finished shards" in caught.value.__notes__[0]
+        report = await fetch_statuses(client, VIDS, tmp_path / "out", shard_size=10)
+    assert report.shards_skipped == 2
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_the_input_is_read_only_as_fast_as_it_is_used(tmp_path):
+    """An endless input does not fill the memory."""
+    taken = 0
+
+    def give():
+        nonlocal taken
+        for vid in make_vids(5000):
+            taken += 1
+            yield vid
+
+    hold = asyncio.Event()
+
+    async def never():
+        await hold.wait()
+
+    api = FakeApi(default=lambda vid: never)
+    async with client_of(api) as client:
+        job = asyncio.create_task(fetch_statuses(client, give(), tmp_path / "out", shard_size=100))
+        await asyncio.sleep(0.2)
+        # Six shards in flight are enough for 512 ids; one more was cut.
+        assert taken <= 800
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+
+
+def test_the_set_of_ids_is_exact(tmp_path):
+    """Ids are the same in any spelling; texts that are none are compared as they are shown."""
+    distinct = DistinctIds(tmp_path / "seen")
+    texts = [VIDS[0], VIDS[0].upper(), "x", "X", "x", "y" * 300, "y" * 200 + "z", "\ud800"]
+    found = distinct.only_new(enumerate(texts))
+    assert [entry.line for entry in found] == [0, 2, 3, 5, 7]
+    assert found[-1].vid == "\\ud800"
+    assert distinct.duplicates == 3
+    assert distinct.only_new([(9, VIDS[0])]) == []
+    distinct.close()
+    distinct.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_set_of_ids_says_where_it_cannot_be(tmp_path):
+    """A disk that cannot hold the set is an error that names the path."""
+    distinct = DistinctIds(tmp_path / "missing" / "seen")
+    with pytest.raises(JobError, match=r"Cannot note which ids were seen, in .*missing"):
+        distinct.only_new([(1, VIDS[0])])
+    distinct.close()

@@ -1,0 +1,415 @@
+"""Outages, poison ids and refused tokens: what a job does when the API does not."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import attrs
+import pytest
+
+from kokoon_async import (
+    AuthenticationFailed,
+    ClientClosed,
+    ConnectionFailed,
+    JobError,
+    Limits,
+    RequestTimedOut,
+    RetryPolicy,
+    ServerError,
+    UnexpectedResponse,
+)
+from kokoon_async.jobs import JobProgress, fetch_statuses
+from kokoon_async.jobs._valve import Valve
+
+from .bulk_api import NOT_FOUND, FakeApi, answer, client_of, make_vids, record
+from .bulk_contract import check_contract
+
+
+VIDS = make_vids(900)
+POISON = answer(500, {"message": "boom"})
+IN_FLIGHT = 64
+RETRIES = 35  # that a client's quota allows in all; 100 after a 429
+PROBES = 60  # one every ten seconds
+
+
+@attrs.define
+class FallibleApi(FakeApi):
+    """
+    Be out of order between two times.
+
+    Attributes:
+        begin: When the outage begins.
+
+        end: When it is over.
+
+        period: If less than infinite, the first three seconds of each are good.
+
+        fault: What all requests get meanwhile.
+    """
+
+    begin: float = 1e9
+    end: float = 1e9
+    period: float = math.inf
+    fault: object = None
+
+    def is_out(self) -> bool:
+        """Tell whether there is an outage now."""
+        now = asyncio.get_running_loop().time()
+        return self.begin <= now < self.end and (now - self.begin) % self.period < self.period - 3
+
+    async def send(self, request, call, token):
+        """Answer as the transport would."""
+        response = await FakeApi.send(self, request, call, token)
+        if not self.is_out():
+            return response
+        fault = self.fault
+        if isinstance(fault, BaseException):
+            raise type(fault)(*fault.args) if not attrs.has(type(fault)) else attrs.evolve(fault)
+        return fault
+
+    def requests_between(self, begin, end):
+        """Count the requests that were sent in a span of time."""
+        return sum(begin <= time < end for time in self.times)
+
+
+FAULTS = [
+    ConnectionFailed("The connection was refused."),
+    RequestTimedOut("The request timed out."),
+    UnexpectedResponse("Not this API."),
+    answer(503, {"message": "down"}),
+    answer(502, b"<html>Bad gateway</html>"),
+    answer(200, b"<html>Maintenance</html>"),
+    answer(429, {"message": "too many"}),
+    answer(503, b"", Retry_After="30"),
+]
+
+
+def job(api, out, vids=VIDS, client_options=None, **options):
+    """Run a job in shards of 300."""
+
+    async def run():
+        async with client_of(api, **(client_options or {})) as client:
+            return await fetch_statuses(client, vids, out, **{"shard_size": 300, **options})
+
+    return run()
+
+
+@pytest.mark.fault("F-101")
+@pytest.mark.fault("F-55")
+@pytest.mark.parametrize(
+    ("fault", "attempts", "retries"),
+    [(FAULTS[0], 1, 0), *((fault, 3, RETRIES) for fault in FAULTS[:6]), (FAULTS[6], 3, 100)],
+    ids=repr,
+)
+async def test_an_outage_of_ten_minutes(tmp_path, virtual_time, fault, attempts, retries):
+    """G25: requests in flight and a probe every ten seconds, no id failed, full speed again."""
+    api = FallibleApi(seconds=0.1, begin=1.05, end=601.05, fault=fault)
+    options = {"retry": RetryPolicy(attempts=attempts)}
+    report = await job(api, tmp_path / "out", client_options=options)
+    check_contract(VIDS, tmp_path / "out")
+    assert report.outcomes == {"image": len(VIDS)}
+    assert api.requests_between(1.05, 601.05) <= IN_FLIGHT + PROBES + retries
+    assert max(api.times) < 601.0 + 45.0
+    assert report.requests == api.total
+
+
+async def test_a_pause_is_told(tmp_path, virtual_time, caplog):
+    """Progress and log say when the job pauses, why, and when it goes on."""
+    api = FallibleApi(seconds=0.1, begin=0.25, end=40.0, fault=ConnectionFailed("Refused."))
+    heard: list[JobProgress] = []
+    await job(api, tmp_path / "out", VIDS[:300], on_progress=heard.append)
+    check_contract(VIDS[:300], tmp_path / "out")
+    reasons = [progress.paused for progress in heard]
+    assert (reasons[0], reasons[-1]) == (None, None)
+    assert {reason[:36] for reason in reasons[10:70]} == {"No good answer from the API: Refused"}
+    assert {progress.seconds_left for progress in heard[10:70]} == {None}
+    told = [message for message in caplog.messages if message.startswith("job.")]
+    assert told == ["job.paused", "job.resumed"]
+
+
+@pytest.mark.fault("F-101")
+async def test_an_outage_at_the_very_end(tmp_path, virtual_time):
+    """The last few ids are not taken for poison, though nothing else can succeed any more."""
+    vids = VIDS[:103]
+    api = FallibleApi(begin=1.05, end=300.0, fault=ConnectionFailed("No."))
+
+    async def wait_for_outage():
+        await asyncio.sleep(1.5)
+        return record(vids[-1])
+
+    for vid in vids[-3:]:
+        api.answers[vid] = [wait_for_outage]
+    report = await job(api, tmp_path / "out", vids)
+    check_contract(vids, tmp_path / "out")
+    assert (report.outcomes, virtual_time >= 300) == ({"image": 103}, True)
+
+
+@pytest.mark.fault("F-101")
+async def test_an_outage_while_waiting(tmp_path, virtual_time):
+    """Waits end in an outage after a while, and are taken up again when it is over."""
+    vids = VIDS[:60]
+    api = FallibleApi(begin=30.0, end=630.0, fault=ConnectionFailed("No."))
+    for vid in vids:
+        api.answers[vid] = [record(vid, state="processing") for _ in range(5)]
+    report = await job(api, tmp_path / "out", vids, wait=True, shard_size=20)
+    check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"image": 60}
+    assert report.states == {"completed": 60}
+
+
+@pytest.mark.fault("F-100")
+@pytest.mark.parametrize("count", [1, 10, 400])
+@pytest.mark.parametrize("where", [100, 450])
+async def test_poison_in_the_middle(tmp_path, virtual_time, count, where):
+    """Ids that always fail do so after three rounds; the others do not notice."""
+    vids = VIDS[: where + count + 100]
+    poison = vids[where : where + count]
+    api = FakeApi(seconds=0.1, answers={vid: [POISON] * 99 for vid in poison})
+    report = await job(api, tmp_path / "out", vids)
+    rows = check_contract(vids, tmp_path / "out")
+    assert {row["vid"] for row in rows if row["outcome"] == "failed"} == set(poison)
+    assert {row["error_type"] for row in rows if row["outcome"] == "failed"} == {"ServerError"}
+    assert all(3 <= api.counts[vid] <= 9 for vid in poison)
+    # A probe now and then, and no pauses.
+    assert api.total == report.requests
+    assert virtual_time < 60
+
+
+@pytest.mark.fault("F-100")
+@pytest.mark.parametrize("count", [1, 10, 150])
+async def test_poison_at_the_start(tmp_path, virtual_time, count):
+    """Where nothing has succeeded yet, ids may be at fault as well as the server: both get time."""
+    vids = VIDS[: count + 50]
+    api = FakeApi(seconds=0.1, answers={vid: [POISON] * 99 for vid in vids[:count]})
+    report = await job(api, tmp_path / "out", vids)
+    check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"image": 50, "failed": count}
+    assert virtual_time < 600
+
+
+async def test_nothing_but_poison(tmp_path, virtual_time):
+    """A server that answers 5xx to everything gets failed rows, slowly."""
+    vids = VIDS[:12]
+    api = FakeApi(default=lambda vid: POISON)
+    report = await job(api, tmp_path / "out", vids)
+    check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"failed": 12}
+    assert 20 <= virtual_time < 300
+    assert max(api.counts.values()) <= 20
+
+
+@pytest.mark.parametrize("count", [3, 500])
+@pytest.mark.parametrize("fault", [FAULTS[0], FAULTS[5]], ids=repr)
+async def test_a_server_that_is_not_there(tmp_path, virtual_time, fault, count):
+    """Without any usable answer from the start, the job gives up after two minutes."""
+    api = FallibleApi(begin=0.0, fault=fault)
+    vids = VIDS[:count]
+    with pytest.raises(
+        JobError, match=r"No usable answer from the API, for 12. s from the start.*0 finished"
+    ):
+        await job(api, tmp_path / "out", vids)
+    assert 120 <= virtual_time < 130
+    assert api.total <= min(count * 3, IN_FLIGHT) + RETRIES + 13
+    report = await job(FakeApi(), tmp_path / "out", vids)
+    assert report.outcomes == {"image": count}
+    check_contract(vids, tmp_path / "out")
+
+
+async def test_a_certificate_that_does_not_fit(tmp_path, virtual_time):
+    """What cannot get better ends the job at once."""
+    fault = ConnectionFailed("The certificate is for another host.", is_lasting=True)
+    api = FallibleApi(begin=0.0, fault=fault)
+    with pytest.raises(JobError, match=r"The API cannot be reached. The certificate"):
+        await job(api, tmp_path / "out")
+    assert virtual_time < 5
+
+
+@pytest.mark.fault("F-101")
+@pytest.mark.parametrize("patience", [200.0, 3600.0])
+async def test_an_outage_without_end(tmp_path, virtual_time, patience):
+    """An outage longer than *patience* ends the job, which can be resumed."""
+    api = FallibleApi(seconds=0.1, begin=1.05, fault=ConnectionFailed("Refused."))
+    with pytest.raises(JobError) as caught:
+        await job(api, tmp_path / "out", patience=patience)
+    assert patience <= virtual_time < patience + 5
+    assert f"No good answer from the API for {patience:.0f} s. Refused" in caught.value.message
+    kept = len(list((tmp_path / "out").glob("part-*")))
+    assert f"{kept} finished shards of {tmp_path / 'out'} are kept: run" in caught.value.hint
+    assert caught.value.path == str(tmp_path / "out")
+    assert caught.value.__context__ is None
+    assert kept == 2
+    report = await job(FakeApi(), tmp_path / "out")
+    assert report.shards_skipped == 2
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_a_server_that_was_only_slow_to_start(tmp_path, virtual_time):
+    """Where the first answers come within two minutes, nothing is lost."""
+    api = FallibleApi(begin=0.0, end=100.0, fault=ConnectionFailed("Refused."))
+    report = await job(api, tmp_path / "out")
+    assert report.outcomes == {"image": len(VIDS)}
+    check_contract(VIDS, tmp_path / "out")
+
+
+@pytest.mark.fault("F-66")
+@pytest.mark.fault("F-102")
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_revoked_token(tmp_path, virtual_time, status):
+    """A refused token stops the job; what is finished is kept, and no id is marked as failed."""
+    fault = answer(status, {"message": "unauthorized"})
+    api = FallibleApi(seconds=0.1, begin=1.05, fault=fault)
+    with pytest.raises(JobError) as caught:
+        await job(api, tmp_path / "out")
+    kept = len(list((tmp_path / "out").glob("part-*")))
+    assert kept == 2
+    assert "The API refused the token" in caught.value.message
+    assert "Check that the token is current" in caught.value.hint
+    assert f"{kept} finished shards" in caught.value.hint
+    assert api.requests_between(1.0, 1e9) <= 3 * IN_FLIGHT
+    report = await job(FakeApi(), tmp_path / "out")
+    assert (report.outcomes, report.shards_skipped) == ({"image": len(VIDS)}, kept)
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_a_token_that_was_never_good(tmp_path):
+    """A token that is refused from the start costs the requests in flight, not a million."""
+    api = FakeApi(default=lambda vid: answer(403, {"message": "forbidden"}))
+    with pytest.raises(JobError, match=r"refused the token.*0 finished shards"):
+        await job(api, tmp_path / "out")
+    assert api.total <= IN_FLIGHT
+
+
+async def test_an_image_that_is_forbidden(tmp_path, virtual_time):
+    """A 403 for one image, while others are answered, is that image's failure."""
+    api = FakeApi(answers={VIDS[700]: [answer(403, {"message": "not yours"})] * 9})
+    report = await job(api, tmp_path / "out")
+    rows = check_contract(VIDS, tmp_path / "out")
+    assert report.failed == 1
+    assert (rows[700]["error_type"], rows[700]["attempts"]) == ("AuthenticationFailed", 6)
+
+
+async def test_an_empty_account(tmp_path):
+    """Credit that is used up stops the job."""
+    api = FakeApi(answers={VIDS[700]: [answer(402, {"message": "insufficient credit"})] * 9})
+    with pytest.raises(JobError, match="credit is used up"):
+        await job(api, tmp_path / "out")
+    await job(FakeApi(), tmp_path / "out")
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_a_client_that_is_closed(tmp_path):
+    """Closing the client ends the job with that error, and a note how to go on."""
+    out = tmp_path / "out"
+    async with client_of(FakeApi(seconds=0.01)) as client:
+        work = asyncio.create_task(fetch_statuses(client, VIDS, out, shard_size=300))
+        while not list(out.glob("part-*")):
+            await asyncio.sleep(0.01)
+        await client.aclose()
+        with pytest.raises(ClientClosed) as caught:
+            await work
+    assert "finished shards" in caught.value.__notes__[0]
+    await job(FakeApi(), out)
+    check_contract(VIDS, out)
+
+
+async def test_a_flapping_server(tmp_path, virtual_time):
+    """A server that comes and goes for minutes loses nothing."""
+    api = FallibleApi(
+        seconds=0.1, begin=1.05, end=180.0, period=30.0, fault=ConnectionFailed("No.")
+    )
+    report = await job(api, tmp_path / "out")
+    assert report.outcomes == {"image": len(VIDS)}
+    check_contract(VIDS, tmp_path / "out")
+
+
+async def test_a_rate_so_low_that_calls_run_out_of_time(tmp_path, virtual_time):
+    """Ids that time out in the client's own queue have not failed, and are asked for again."""
+    vids = VIDS[:150]
+    api = FakeApi(answers={vids[3]: [POISON] * 99})
+    options = {"limits": Limits(requests_per_second=0.5)}
+    report = await job(api, tmp_path / "out", vids, client_options=options)
+    check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"image": 149, "failed": 1}
+    assert 300 < virtual_time < 600
+
+
+# -- the valve alone -------------------------------------------------------------------
+
+
+async def fill(valve, vid="a", failures=10):
+    """Let ids through and come back as failures."""
+    for _ in range(failures):
+        await valve.wait_for_passage()
+    for _ in range(failures):
+        valve.failed(vid, ServerError("boom"))
+
+
+class Prober:
+    """Stand for a client of which only probes are wanted."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.asked = []
+
+    async def get_image(self, vid):
+        """Answer, or raise."""
+        self.asked.append(vid)
+        await asyncio.sleep(1)
+        result = self.answers.pop(0)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+
+async def test_another_feeder_goes_on_with_the_probes(virtual_time):
+    """If the one that probes is cancelled, the next in line takes over."""
+    client = Prober(ServerError("boom"), ServerError("boom"), "image")
+    valve = Valve(client, patience=None, holds=False)
+    valve.answered("good")
+    valve.in_flight = 0
+    await fill(valve)
+    first, second = (asyncio.create_task(valve.wait_for_passage()) for _ in range(2))
+    await asyncio.sleep(5)
+    assert len(client.asked) == 1
+    first.cancel()
+    await second
+    assert client.asked == ["good"] * 3
+    assert valve.reason is None
+
+
+async def test_all_feeders_hear_why_it_is_no_use(virtual_time):
+    """A probe that meets a refused token is sent once, and ends all who wait."""
+    client = Prober(AuthenticationFailed("no", status=401))
+    valve = Valve(client, patience=None, holds=False)
+    await fill(valve)
+    feeders = [asyncio.create_task(valve.wait_for_passage()) for _ in range(3)]
+    results = await asyncio.gather(*feeders, return_exceptions=True)
+    assert [type(result) for result in results] == [AuthenticationFailed] * 3
+    assert len(client.asked) == 1
+
+
+async def test_good_news_while_the_valve_is_closed(virtual_time):
+    """A late good answer gives a better id to probe with, and a new start to the patience."""
+    client = Prober(*[ConnectionFailed("no") for _ in range(6)])
+    valve = Valve(client, patience=30.0, holds=False)
+    await valve.wait_for_passage()
+    await fill(valve)
+    feeder = asyncio.create_task(valve.wait_for_passage())
+    await asyncio.sleep(15)
+    valve.answered("late")
+    with pytest.raises(JobError, match="No good answer from the API for 30 s"):
+        await feeder
+    assert client.asked == ["a"] * 2 + ["late"] * 4
+    assert 45 <= virtual_time < 55
+
+
+async def test_a_missing_image_is_a_good_probe(tmp_path, virtual_time):
+    """A probe is good if the server is well, even if its image has gone meanwhile."""
+    vids = VIDS[:300]
+    api = FallibleApi(seconds=0.1, begin=0.15, end=60.0, fault=ConnectionFailed("No."))
+    for vid in vids[:64]:
+        api.answers[vid] = [record(vid), *[NOT_FOUND] * 20]
+    report = await job(api, tmp_path / "out", vids)
+    assert report.outcomes == {"image": 300}
+    check_contract(vids, tmp_path / "out")

@@ -1,0 +1,195 @@
+"""Rows to standard output: as they come, as fast as they are read, and no faster."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from kokoon_async import ConnectionFailed, JobError
+from kokoon_async.jobs import fetch_statuses
+
+from .bulk_api import FakeApi, answer, client_of, make_vids
+from .bulk_contract import check_contract
+
+
+VIDS = make_vids(50)
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """Return a function that makes a pipe standard output, and returns the end that is read."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w") as writer:
+
+        def use():
+            # Not before the test runs: pytest sets its own standard output for each phase.
+            monkeypatch.setattr("sys.stdout", writer)
+            return reader
+
+        yield use
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path, monkeypatch):
+    """Look that nothing is left where temporary files go."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
+
+def check_printed(given, stdout, tmp_path, printed=b""):
+    """Check the contract on what was printed and not read yet."""
+    os.set_blocking(stdout.fileno(), False)
+    (tmp_path / "printed.jsonl").write_bytes(printed + (stdout.read() or b""))
+    return check_contract(given, tmp_path / "printed.jsonl", in_order=False)
+
+
+async def test_rows_are_printed(pipe, tmp_path):
+    """All outcomes go to standard output, each id once."""
+    stdout = pipe()
+    given = [*VIDS, VIDS[0], "nonsense"]
+    api = FakeApi(answers={VIDS[3]: [answer(500)] * 9, VIDS[4]: [answer(503)]})
+    async with client_of(api) as client:
+        report = await fetch_statuses(client, given, "-")
+    check_printed(given, stdout, tmp_path)
+    assert (report.out, report.ids, report.duplicates, report.shards) == ("-", 51, 1, 0)
+    assert report.outcomes == {"image": 49, "failed": 1, "invalid": 1}
+    assert (report.requests, report.retries) == (api.total, 9)
+
+
+async def test_rows_come_at_once(pipe, tmp_path):
+    """A row is printed as soon as it is known, while the input is still open."""
+    stdout = pipe()
+    first_read = asyncio.Event()
+
+    async def give():
+        yield VIDS[0]
+        await first_read.wait()
+        yield VIDS[1]
+
+    heard = []
+    async with client_of(FakeApi()) as client:
+        job = asyncio.create_task(
+            fetch_statuses(client, give(), "-", wait=True, on_progress=heard.append)
+        )
+        line = await asyncio.to_thread(stdout.readline)
+        assert VIDS[0].encode() in line
+        first_read.set()
+        await job
+    check_printed(VIDS[:2], stdout, tmp_path, line)
+    assert (heard[-1].done, heard[-1].total) == (2, None)
+
+
+async def test_progress_of_a_list(pipe, tmp_path):
+    """The estimate of the total works without a folder too."""
+    stdout = pipe()
+    heard = []
+    async with client_of(FakeApi()) as client:
+        await fetch_statuses(client, VIDS, "-", on_progress=heard.append)
+    check_printed(VIDS, stdout, tmp_path)
+    assert (heard[-1].done, heard[-1].total) == (50, 50)
+
+
+@pytest.mark.fault("F-93")
+async def test_a_slow_reader_slows_the_job(pipe, tmp_path):
+    """What is not read is not fetched: memory stays bounded behind a slow pipe."""
+    stdout = pipe()
+    vids = make_vids(4000)
+    api = FakeApi()
+    async with client_of(api) as client:
+        job = asyncio.create_task(fetch_statuses(client, vids, "-"))
+        before = -1
+        while before != api.total:  # until nothing moves any more
+            before = api.total
+            await asyncio.sleep(0.1)
+        assert 500 <= api.total < 2000
+        printed = await asyncio.to_thread(_read_all, stdout, 4000)
+        await job
+    check_printed(vids, stdout, tmp_path, printed)
+
+
+def _read_all(stdout, count):
+    return b"".join(stdout.readline() for _ in range(count))
+
+
+@pytest.mark.fault("F-93")
+@pytest.mark.fault("F-116")
+async def test_a_reader_that_goes(pipe):
+    """A closed pipe ends the job with the error that stands for it."""
+    stdout = pipe()
+    stdout.close()
+    api = FakeApi()
+    async with client_of(api) as client:
+        with pytest.raises(BrokenPipeError):
+            await fetch_statuses(client, make_vids(5000), "-")
+    assert api.total < 3000
+
+
+async def test_a_reader_that_hangs_does_not_hold_up_a_cancellation(pipe):
+    """A write that hangs is left behind."""
+    stdout = pipe()
+    async with client_of(FakeApi()) as client:
+        job = asyncio.create_task(fetch_statuses(client, make_vids(4000), "-"))
+        await asyncio.sleep(0.3)
+        job.cancel()
+        await asyncio.wait({job}, timeout=2)
+        assert job.cancelled()
+    # Let the thread go, which is no daemon's business in a test.
+    while any(thread.name == "kokoon output" for thread in threading.enumerate()):
+        await asyncio.to_thread(os.read, stdout.fileno(), 1 << 20)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_behind_standard_output(monkeypatch):
+    """A disk that is full is an error, and not a broken pipe."""
+    full = open("/dev/full", "w")  # noqa: PTH123, SIM115
+    monkeypatch.setattr("sys.stdout", full)
+    async with client_of(FakeApi()) as client:
+        with pytest.raises(JobError, match="Cannot write to standard output: No space left"):
+            await fetch_statuses(client, VIDS, "-")
+    full.close()
+
+
+@pytest.mark.parametrize("output", [None, io.StringIO()])
+async def test_no_standard_output(monkeypatch, output):
+    """Without a standard output the job does not start."""
+    monkeypatch.setattr("sys.stdout", output)
+    api = FakeApi()
+    async with client_of(api) as client:
+        with pytest.raises(JobError, match="There is no standard output"):
+            await fetch_statuses(client, VIDS, "-")
+    assert api.total == 0
+
+
+async def test_what_stops_a_job_stops_this_one(pipe, virtual_time):
+    """A refused token or an outage is told as in any job, without a word of resuming."""
+    pipe()
+    api = FakeApi(default=lambda vid: answer(401, {"message": "unauthorized"}))
+    async with client_of(api) as client:
+        with pytest.raises(JobError, match=r"refused the token.*for this API.$"):
+            await fetch_statuses(client, VIDS, "-")
+    api = FakeApi(default=lambda vid: ConnectionFailed("Refused."))
+    async with client_of(api) as client:
+        with pytest.raises(JobError, match="No usable answer from the API"):
+            await fetch_statuses(client, VIDS, "-")
+
+
+async def test_the_input_may_raise(pipe, tmp_path):
+    """What the input raises comes out after the rows of what was read."""
+    stdout = pipe()
+
+    def give():
+        yield from VIDS
+        raise LookupError("no more")
+
+    async with client_of(FakeApi()) as client:
+        with pytest.raises(LookupError, match="no more"):
+            await fetch_statuses(client, give(), "-")
+    check_printed(VIDS, stdout, tmp_path)
