@@ -92,7 +92,6 @@ class ClientLife:
             ),
             hooks=self._hooks,
             most_looks=self._most_looks,
-            most_per_second=limits.requests_per_second,
         )
 
     @classmethod

@@ -688,3 +688,18 @@ def test_a_message_tells_the_latest_states_only() -> None:
     assert "(…, " in str(error)
     assert isinstance(error, WaitTimedOut)
     assert len(error.history) == 20
+
+
+def test_whole_seconds_of_the_servers_clock_are_made_finer() -> None:
+    """Of several readings of the age the earliest birth counts, but a clock that was set wins."""
+    machine = WaitMachine(VID, Fixed(), now=100.0, timeout=None)
+    pending = Image(VID, ImageState.PENDING)
+    machine.observe(100.0, pending, age=0.1)
+    machine.observe(100.9, pending, age=1.8)  # the header said a later second by then
+    assert machine.age(101.0) == pytest.approx(1.9)
+    machine.observe(101.0, pending, age=1.2)  # and here an earlier one
+    assert machine.age(101.0) == pytest.approx(1.9)
+    machine.observe(102.0, pending, age=3_600.0)
+    assert machine.age(102.0) == 3_600.0
+    machine.observe(103.0, pending, age=5.0)
+    assert machine.age(103.0) == 5.0

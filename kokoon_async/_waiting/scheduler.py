@@ -63,8 +63,6 @@ class Scheduler:
         hooks: Told of looks and waits.
 
         most_looks: Looks at once; the throttle may allow fewer.
-
-        most_per_second: The rate that the user allows.
     """
 
     def __init__(
@@ -74,13 +72,11 @@ class Scheduler:
         backoff: Backoff,
         hooks: Hooks,
         most_looks: int,
-        most_per_second: float | None = None,
     ) -> None:
         self._look = look
         self._backoff = backoff
         self._hooks = hooks
         self._most_looks = most_looks
-        self._most_per_second = math.inf if most_per_second is None else most_per_second
         self._images: dict[str, Awaited] = {}
         self._heap: list[tuple[float, int, Awaited]] = []
         self._places = itertools.count(1)
@@ -246,14 +242,13 @@ class Scheduler:
         before = image.state
         if before != record.state and self._hooks.hears(StateChanged):
             self._hooks.tell(StateChanged(image.vid, before, record.state, known_age))
-        steps, spacing = [], self._spacing()
+        steps = []
         for wait in image.waits:
             if wait.is_over:  # the watcher of one before has dropped it
                 continue
             if wait.state != record.state:
                 wait.watcher.changed(wait, record)
-            reserve = self._reserve(wait)
-            observe = partial(wait.observe, age=age, reserve=reserve, spacing=spacing)
+            observe = partial(wait.observe, age=age, reserve=self._reserve(wait))
             steps.append((wait, _stepped(observe, now, record)))
         delay, reason = self._follow(image, steps, now)
         if self._hooks.hears(LookFinished):
@@ -265,12 +260,9 @@ class Scheduler:
         pause = self._backoff(max(w.failures_in_a_row for w in image.waits) + 1, throttled)
         if hint is not None:
             image.not_before = now + hint
-        steps, spacing = [], self._spacing()
+        steps = []
         for wait in image.waits:
-            reserve = self._reserve(wait)
-            fail = partial(
-                wait.fail, pause=pause, hint=hint or 0.0, reserve=reserve, spacing=spacing
-            )
+            fail = partial(wait.fail, pause=pause, hint=hint or 0.0, reserve=self._reserve(wait))
             steps.append((wait, _stepped(fail, now, error)))
         delay, reason = self._follow(image, steps, now)
         if self._hooks.hears(LookFailed):
@@ -306,12 +298,6 @@ class Scheduler:
                 case _:
                     self._end(image, wait, step)
         return (None, "ended") if nearest is None else (nearest.delay, nearest.reason)
-
-    def _spacing(self) -> float:
-        """Give the mean pause between looks at one image that the rate allows, in seconds."""
-        # How long a look takes includes its turn: a client that brakes is seen here too.
-        possible = self._most_looks / max(self._look_seconds, _SHORTEST_LOOK)
-        return len(self._images) / min(possible, self._most_per_second)
 
     def _reserve(self, wait: Wait) -> float:
         """Give the seconds before the deadline at which the last look has to start."""

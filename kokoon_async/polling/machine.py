@@ -27,6 +27,7 @@ __all__ = ["WaitMachine"]
 _SHORTEST_DELAY = 0.1  # a policy that says 0 must not turn a wait into a flood (F-61)
 _GRAIN = 0.001  # a timer may fire this much early
 
+_DATE_GRAIN = 1.5  # seconds between two readings of one birth: the header's one, and the way
 _MOST_TOLD = 5  # states in a message; *history* has them all
 
 
@@ -151,7 +152,6 @@ class WaitMachine:
         *,
         age: float | None = None,
         reserve: float = 0.0,
-        spacing: float = 0.0,
     ) -> Step:
         """
         Take in a look that brought a record.
@@ -168,16 +168,14 @@ class WaitMachine:
 
             reserve: Seconds before the deadline at which the last look has to start, to
                 be answered in time.
-
-            spacing: For the policy's `Look`.
         """
         self.looks += 1
         self.failures_in_a_row = 0
         if age is not None:
-            self._born = now - age
+            self._set_age(now - age)
         self._see(image.state, now)
         if not image.state.is_final:
-            return self._next(now, self._policy_delay(now, spacing), "policy", reserve)
+            return self._next(now, self._policy_delay(now), "policy", reserve)
         return Done(image) if image.state == ImageState.COMPLETED else self._failed(now, image)
 
     def fail(
@@ -188,7 +186,6 @@ class WaitMachine:
         pause: float = 0.0,
         hint: float = 0.0,
         reserve: float = 0.0,
-        spacing: float = 0.0,
     ) -> Step:
         """
         Take in a look that brought no record.
@@ -204,8 +201,6 @@ class WaitMachine:
             hint: Seconds after which the server wants to be asked again; never shortened.
 
             reserve: As for `observe`.
-
-            spacing: As for `observe`.
         """
         self.looks += 1
         in_grace = isinstance(error, ImageNotFound) and self.elapsed(now) < self._missing_grace
@@ -222,7 +217,7 @@ class WaitMachine:
         if hint and now + hint >= self.deadline:
             why = f" The server asks not to be asked for {hint:.0f} s, longer than the time left."
             return Failed(self._timed_out(now, why))
-        usual = (self._policy_delay(now, spacing), "grace" if in_grace else "policy")
+        usual = (self._policy_delay(now), "grace" if in_grace else "policy")
         delay, reason = max(usual, (pause, "backoff"))
         if outage_in > 0:  # the last chance comes when the patience ends, not some time later
             delay = max(min(delay, outage_in), _SHORTEST_DELAY)
@@ -254,9 +249,9 @@ class WaitMachine:
         """Say what is known of the image, as a part of a sentence."""
         return "not seen yet" if self.state is None else f"last seen as {self.state}"
 
-    def _policy_delay(self, now: float, spacing: float) -> float:
+    def _policy_delay(self, now: float) -> float:
         state = ImageState.PENDING if self.state is None else self.state
-        look = Look(self.age(now), self.elapsed(now), self.looks, state, spacing)
+        look = Look(self.age(now), self.elapsed(now), self.looks, state)
         delay = self.policy.next_delay(look)
         if not math.isfinite(delay):  # it would never be over, or stop the whole schedule
             name = type(self.policy).__name__
@@ -276,6 +271,12 @@ class WaitMachine:
             return LookAgain(delay, reason)
         self._last_look = last_look
         return LookAgain(last_look - now, "deadline")
+
+    def _set_age(self, born: float) -> None:
+        # `Date` has whole seconds: of several readings, the earliest birth is the nearest to
+        # the truth, unless the server's clock was set meanwhile.
+        is_close = self.state is not None and abs(born - self._born) < _DATE_GRAIN
+        self._born = min(born, self._born) if is_close else born
 
     def _see(self, state: ImageState, now: float) -> None:
         if state != self.state:
