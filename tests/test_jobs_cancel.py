@@ -20,7 +20,7 @@ from .bulk_contract import check_contract
 from .cancellation import Scenario, cancel_everywhere
 
 
-VIDS = make_vids(6)
+VIDS = make_vids(4)
 
 
 def scenario(*, wait=False, name="out.jsonl", **options):

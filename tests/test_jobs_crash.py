@@ -51,7 +51,12 @@ def crash(*args):
 @pytest.mark.fault("F-91")
 @pytest.mark.parametrize(
     ("scenario", "fault", "step"),
-    [("file", "kill", 5), ("folder", "tear", 9), ("retry", "kill", 9), ("retry-file", "kill", 13)],
+    [
+        ("file", "kill", 6),
+        ("folder", "tear", 13),
+        ("retry", "kill", 11),
+        ("retry-file", "kill", 17),
+    ],
 )
 def test_killed_at_a_change_of_a_file(folder, scenario, fault, step):
     """Killed at any write, sync, rename or removal, a job resumed has the same result."""
@@ -63,7 +68,7 @@ def test_killed_at_a_change_of_a_file(folder, scenario, fault, step):
 @pytest.mark.fault("F-88")
 @pytest.mark.fault("F-92")
 @pytest.mark.parametrize(
-    ("scenario", "fault", "step"), [("file", "ENOSPC", 9), ("retry-file", "EIO", 13)]
+    ("scenario", "fault", "step"), [("file", "ENOSPC", 13), ("retry-file", "EIO", 17)]
 )
 def test_the_disk_fails_at_a_change_of_a_file(folder, scenario, fault, step):
     """A disk that is full or broken ends the job with an error that names a path, and no more."""

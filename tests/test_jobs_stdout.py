@@ -72,6 +72,7 @@ async def test_rows_come_at_once(pipe, tmp_path):
     async def give():
         yield VIDS[0]
         await first_read.wait()
+        yield VIDS[0].upper()
         yield VIDS[1]
 
     heard = []
@@ -83,7 +84,7 @@ async def test_rows_come_at_once(pipe, tmp_path):
         assert VIDS[0].encode() in line
         first_read.set()
         await job
-    check_printed(VIDS[:2], stdout, tmp_path, line)
+    check_printed([VIDS[0], VIDS[0], VIDS[1]], stdout, tmp_path, line)
     assert (heard[-1].done, heard[-1].total) == (2, None)
 
 

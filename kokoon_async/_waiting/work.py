@@ -6,9 +6,10 @@ a slow consumer slows the reading, and memory does not grow with the input.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from ..errors import ClientClosed, ConfigurationError
 
@@ -20,7 +21,7 @@ R = TypeVar("R")
 _END = object()
 
 
-class Work(Generic[R]):
+class Work(ABC, Generic[R]):
     """
     Do something for every item of an input, and hand over the results.
 
@@ -71,9 +72,9 @@ class Work(Generic[R]):
 
     # -- for subclasses ----------------------------------------------------------------
 
+    @abstractmethod
     def begin(self) -> None:
         """Start the first tasks."""
-        raise NotImplementedError
 
     def end(self) -> None:
         """Let go of whatever is not a task."""
@@ -180,9 +181,7 @@ class Work(Generic[R]):
     async def _read(self) -> object:
         if self._plain is not None:
             return next(self._plain, _END)
-        if self._async is not None:
-            return await anext(self._async, _END)
-        return _END
+        return await anext(cast("AsyncIterator[object]", self._async), _END)
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

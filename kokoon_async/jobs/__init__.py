@@ -70,7 +70,7 @@ async def fetch_statuses(
 
         out:
             A path that ends in ``.jsonl``, ``.csv`` or ``.parquet`` becomes one file. Any
-            other becomes a folder with a file per shard, which pandas, polars and duckdb
+            other becomes a folder with a file per shard, which pandas, pyarrow and duckdb
             read as a dataset. ``"-"`` is standard output: JSON lines, and no resuming.
 
         wait: Wait for each image to be finished, rather than ask for its record once.

@@ -20,7 +20,7 @@ import attrs
 from ..errors import JobError
 from ..events import logger
 from ._disk import WrittenFile, disk_error, lock_file, make_folder, move, remove, write_file
-from ._formats import Format, outcomes_of
+from ._formats import Format, Jsonl, outcomes_of
 from ._layout import (
     AFRESH,
     JOB_FILE,
@@ -207,7 +207,7 @@ class JobFolder:
     def write(self, shard: Shard, rows: Sequence[bytes]) -> Outcomes:
         """Write the part of a shard, and give the outcome and the state of each row."""
         self._write(shard, self._form.encode(rows))
-        return outcomes_of(b"\n".join(rows))
+        return outcomes_of(Jsonl().encode(rows))
 
     @_or_job_error
     def replace(self, shard: Shard, old: FoundPart, rows: Mapping[int, bytes]) -> Outcomes:
@@ -215,7 +215,7 @@ class JobFolder:
         new = self._write(shard, self._form.replace(old.content, rows))
         if new != old.path:
             remove(old.path)
-        changed = zip(rows, outcomes_of(b"\n".join(rows.values())), strict=True)
+        changed = zip(rows, outcomes_of(Jsonl().encode([*rows.values()])), strict=True)
         return list({**dict(enumerate(old.outcomes)), **dict(changed)}.values())
 
     def _write(self, shard: Shard, content: bytes) -> Path:

@@ -185,6 +185,6 @@ class Job:
 
     def _how_to_resume(self) -> str:
         return (
-            f"{self._folder.part_count} finished shards of {self._out} are kept: run the same call again to go on"
-            " from there."
+            f"{self._folder.part_count} finished shards of {self._out} are kept:"
+            " run the same call again to go on from there."
         )

@@ -10,8 +10,8 @@ What lies where in a job's folder, and what its small files say.
 ``_tmp-…``, ``_seen-…``  unfinished, left by a killed process; removed by the next one
 ======================  ================================================================
 
-All names but the parts' begin with an underscore: pandas, polars, duckdb and Spark then
-take the folder for a dataset of its parts.
+All names but the parts' begin with an underscore: pandas, pyarrow and others then take
+the folder for a dataset of its parts.
 """
 
 import re

@@ -20,22 +20,18 @@ from ._shards import Entry
 from ._valve import Streak, Valve, may_pass
 
 
-__all__ = ["ROUNDS", "WAIT_WINDOW", "Settled", "settle_ids"]
+__all__ = ["WAIT_WINDOW", "Settled", "settle_ids"]
 
-ROUNDS = 3
-TRIES = 6
-"""How often an id is tried, while others succeed, until it has failed for good.
-
-A round is a call, which the client may repeat; what it does not repeat, such as a page of
-HTML, takes more rounds: with three tries each, one request in thirty going wrong would fail
-three ids in a hundred thousand.
-"""
+# How often an id is tried, while others succeed, until it has failed for good. A round is a call,
+# which the client may repeat. What it does not repeat, such as a page of HTML, takes more rounds:
+# in three, one such answer in thirty would fail three ids in a hundred thousand.
+_ROUNDS = 3
+_TRIES = 6
 
 WAIT_WINDOW = 50_000
 """How many ids a job waits for at once."""
 
-FORBIDDEN = 403
-
+_FORBIDDEN = 403
 _NO_TURN = "waiting for its turn"  # the phase of a call that its own client held up
 _MOST_CUT_SHORT = 10
 _PAUSE_BETWEEN_ROUNDS = 5.0  # seconds, as long as there is other work
@@ -208,7 +204,7 @@ class _Feed:
         """Tell whether an id has had its rounds, and settle it if so."""
         while True:
             asked.streaks = [streak for streak in asked.streaks if not streak.is_outage]
-            if len(asked.streaks) < ROUNDS or asked.tries < TRIES:
+            if len(asked.streaks) < _ROUNDS or asked.tries < _TRIES:
                 return False
             unclear = [streak for streak in asked.streaks if not streak.is_over]
             if not unclear:
@@ -261,7 +257,7 @@ class _Feed:
         if not isinstance(error, AuthenticationFailed | InsufficientCredit):
             return may_pass(error)
         # 403 may be about this one image (U1); 401 and an empty account are about all.
-        if error.status == FORBIDDEN and self._valve.has_good_vid:
+        if error.status == _FORBIDDEN and self._valve.has_good_vid:
             return True
         raise error
 

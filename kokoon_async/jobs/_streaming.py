@@ -49,7 +49,7 @@ async def stream_statuses(run: Run, source: Source) -> JobReport:
         run.meter.count(kind)
         run.meter.requests += settled.requests
         run.meter.retries += settled.retries
-        run.tally.add(outcomes_of(row))
+        run.tally.add(outcomes_of(row + b"\n"))
         sink.put(row)
 
     failure: Exception | None = None
