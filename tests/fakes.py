@@ -27,7 +27,7 @@ from kokoon_async import KokoonClient
 from kokoon_async._http.auth import Token, TokenProvider, Tokens
 from kokoon_async._http.calls import Call, Calls, Timeouts
 from kokoon_async._http.pipeline import Pipeline
-from kokoon_async._http.protocol import Request, Response
+from kokoon_async._http.protocol import Response
 from kokoon_async._http.retry import RetryPolicy
 from kokoon_async._http.throttle import Limits, Throttle
 from kokoon_async.events import Event, Hooks
@@ -75,7 +75,7 @@ class Sent:
     at: float
 
 
-Answers = Callable[[Request, int], Any]
+Answers = Callable[[Sent, int], Any]
 
 
 @attrs.define
@@ -84,7 +84,7 @@ class FakeSend:
     Send nothing, and answer from a function.
 
     Args:
-        answers: Given the request and its number, from 1: gives a `Response`, an exception to
+        answers: Given what was sent and its number, from 1: gives a `Response`, an exception to
             raise, or a coroutine with one of them.
 
         calls: With the watcher, the call is told that it waits for the answer, as by the transport.
@@ -96,11 +96,12 @@ class FakeSend:
     running: int = 0
     most_running: int = 0
 
-    async def __call__(self, request: Request, call: Call, token: Token) -> Response:
-        """Answer *request*, and remember it."""
+    async def __call__(self, path: str, call: Call, token: Token) -> Response:
+        """Answer, and remember what was asked."""
         call.attempts += 1
         now = asyncio.get_running_loop().time()
-        self.sent.append(Sent(request.vid, request.path, str(token.secret), now))
+        request = Sent(call.vid, path, str(token.secret), now)
+        self.sent.append(request)
         if self.calls is not None:
             self.calls.awaits_answer(call, "waiting for the answer")
         self.running += 1

@@ -58,9 +58,9 @@ class FallibleApi(FakeApi):
         now = asyncio.get_running_loop().time()
         return self.begin <= now < self.end and (now - self.begin) % self.period < self.period - 3
 
-    async def send(self, request, call, token):
+    async def send(self, path, call, token):
         """Answer as the transport would."""
-        response = await FakeApi.send(self, request, call, token)
+        response = await FakeApi.send(self, path, call, token)
         if not self.is_out():
             return response
         fault = self.fault

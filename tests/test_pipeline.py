@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kokoon_async._http.calls import Timeouts
-from kokoon_async._http.protocol import Request, Response
+from kokoon_async._http.protocol import Response
 from kokoon_async._http.retry import RetryPolicy
 from kokoon_async._http.throttle import Limits
 from kokoon_async.errors import (
@@ -30,7 +30,18 @@ from kokoon_async.errors import (
 from kokoon_async.events import Braked, RetryScheduled
 
 from .conftest import RawServerFactory
-from .fakes import VID, FakeSend, Line, answer, client_of, make_line, make_vid, outcome, record
+from .fakes import (
+    VID,
+    FakeSend,
+    Line,
+    Sent,
+    answer,
+    client_of,
+    make_line,
+    make_vid,
+    outcome,
+    record,
+)
 from .raw_server import hang_up, hold
 
 
@@ -48,7 +59,7 @@ def now() -> float:
 def in_turn(*results: Any) -> FakeSend:
     """Answer the first request with the first of *results*, and so on; all later ones well."""
 
-    def answers(request: Request, number: int) -> Any:
+    def answers(request: Sent, number: int) -> Any:
         return results[number - 1] if number <= len(results) else record(request.vid)
 
     return FakeSend(answers)
@@ -302,7 +313,7 @@ async def test_a_pause_for_all_fails_others_at_once() -> None:
 async def test_a_pause_for_all_that_begins_before_a_retry() -> None:
     """The attempts that were made count, also if the next one is refused its turn."""
 
-    def answers(request: Request, number: int) -> Response:
+    def answers(request: Sent, number: int) -> Response:
         return answer(500) if request.vid == VID else busy(1_000)
 
     line = make_line(FakeSend(answers), retry=RetryPolicy(base=0.001, quota=14))
@@ -317,7 +328,7 @@ async def test_a_pause_for_all_that_begins_before_a_retry() -> None:
 async def test_a_refusal_slows_all_down() -> None:
     """After 429 with a hint nobody sends before it is over, then about half as many at once."""
 
-    async def answers(request: Request, number: int) -> Response:
+    async def answers(request: Sent, number: int) -> Response:
         await asyncio.sleep(1)
         return busy(10) if number == 1 else record(request.vid)
 
@@ -422,7 +433,7 @@ async def test_the_deadline_swept_over_a_whole_call() -> None:
         await asyncio.sleep(2)
         return f"token {now()}"
 
-    async def answers(request: Request, number: int) -> Response:
+    async def answers(request: Sent, number: int) -> Response:
         await asyncio.sleep(2)
         return [answer(401), busy(3), answer(500)][number - 1] if number < 4 else record()
 

@@ -114,8 +114,9 @@ class Calls:
     def awaits_answer(self, call: Call, phase: str) -> None:
         """Note that from now on the server must not be silent for too long."""
         call.phase = phase
-        call.silent_at = asyncio.get_running_loop().time() + self._read
-        self._watch(call)
+        call.silent_at = at = asyncio.get_running_loop().time() + self._read
+        if at < self._timer_at:
+            self._wake_at(at)
 
     async def run(self, call: Call, work: Coroutine[Any, Any, T]) -> T:
         """
@@ -129,7 +130,8 @@ class Calls:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         call.task, call.cancelling = task, task.cancelling()
         self._calls.add(call)
-        self._watch(call)
+        if call.due < self._timer_at:
+            self._wake_at(call.due)
         try:
             return await work
         except asyncio.CancelledError as stop:
@@ -165,7 +167,8 @@ class Calls:
         task.uncancel()
         call.ending = None
         self.pauses(call, call.phase)
-        self._watch(call)
+        if call.due < self._timer_at:
+            self._wake_at(call.due)
         return error
 
     def pauses(self, call: Call, phase: str) -> None:
@@ -189,13 +192,12 @@ class Calls:
         # aiohttp cancels who waits for a connection when its session is closed (E16).
         return call.ending or ClientClosed("The aiohttp session was closed.")
 
-    def _watch(self, call: Call) -> None:
-        at = min(call.due, call.silent_at)
-        if at < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = at
-            self._timer = asyncio.get_running_loop().call_at(at, self._tick)
+    def _wake_at(self, at: float) -> None:
+        """Set the timer for an earlier time than it is set for."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_at(at, self._tick)
 
     def _tick(self) -> None:
         """End the calls whose time is over, and set the timer for the next one."""
@@ -204,9 +206,10 @@ class Calls:
         for call in self._calls:
             if call.ending is None and min(call.due, call.silent_at) <= now:
                 call.end(self._timed_out(call, now))
-        waiting = [call for call in self._calls if call.ending is None]
-        if waiting:
-            self._watch(min(waiting, key=lambda call: min(call.due, call.silent_at)))
+        waiting = [min(call.due, call.silent_at) for call in self._calls if call.ending is None]
+        at = min(waiting, default=_NEVER)
+        if at < _NEVER:
+            self._wake_at(at)
 
     def _timed_out(self, call: Call, now: float) -> RequestTimedOut:
         limit = (

@@ -14,10 +14,9 @@ from .auth import Token, Tokens
 from .calls import Call, Calls
 from .protocol import (
     Answer,
-    Request,
     Response,
     asks_to_brake,
-    image_request,
+    image_path,
     is_error,
     is_throttling,
     is_token_refused,
@@ -35,8 +34,8 @@ __all__ = ["Pipeline", "Send"]
 class Send(Protocol):
     """Send a request once and give the whole answer: the transport, or a fake of it."""
 
-    async def __call__(self, request: Request, call: Call, token: Token) -> Response:
-        """Send *request* with *token*."""
+    async def __call__(self, path: str, call: Call, token: Token) -> Response:
+        """Get what is at *path*, below the base URL, with *token*."""
 
 
 class Pipeline:
@@ -129,15 +128,15 @@ class Pipeline:
 
     async def _attempt(self, call: Call) -> Answer:
         """Send one request, and once more if only the token was too old."""
-        request = image_request(call.vid)
+        path = image_path(call.vid)
         if self._tokens.current is None:
             self._calls.pauses(call, "waiting for a token")
             await self._tokens.first()
-        response, token = await self._take_turn_and_send(request, call)
+        response, token = await self._take_turn_and_send(path, call)
         if is_token_refused(response):
             self._calls.pauses(call, "waiting for a token")
             if await self._tokens.newer_than(token) is not None:
-                response, token = await self._take_turn_and_send(request, call)
+                response, token = await self._take_turn_and_send(path, call)
         try:
             image = read_image(response, call.vid)
         except KokoonError as error:
@@ -152,7 +151,7 @@ class Pipeline:
             self._throttle.succeeded()  # the server answered, and not that it has too much to do
         raise failure
 
-    async def _take_turn_and_send(self, request: Request, call: Call) -> tuple[Response, Token]:
+    async def _take_turn_and_send(self, path: str, call: Call) -> tuple[Response, Token]:
         ticket = self._throttle.turn_now(call.due)
         if ticket is None:
             self._calls.pauses(call, "waiting for its turn")
@@ -160,7 +159,7 @@ class Pipeline:
         try:
             # Asked for now: the token may have changed while the call waited.
             token = self._tokens.current or await self._tokens.first()
-            response = await self._send(request, call, token)
+            response = await self._send(path, call, token)
             if is_error(response.status) and asks_to_brake(response):
                 self._throttle.brake(ticket, retry_after(response))
             return response, token

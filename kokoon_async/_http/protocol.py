@@ -33,10 +33,9 @@ from .wire import WireError, decode_json, image_from_object
 
 __all__ = [
     "Answer",
-    "Request",
     "Response",
     "asks_to_brake",
-    "image_request",
+    "image_path",
     "is_error",
     "is_throttling",
     "is_token_refused",
@@ -63,25 +62,6 @@ _KIND_BY_STATUS: dict[int, type[ApiError]] = {
 _NOT_FOUND_WORDS = "fail to get result."
 _NO_CREDIT_WORDS = "insufficient credit"
 _BAD_BODY_WORDS = "must have required property"
-
-
-class Request(NamedTuple):
-    """
-    A request, below the base URL.
-
-    A path and not an address: so the token can only ever go to the API's own origin.
-
-    Attributes:
-        vid: The image it is about.
-
-        path: Below the base URL, without a leading slash; sent as it is.
-
-        method: In upper case.
-    """
-
-    vid: str
-    path: str
-    method: str = "GET"
 
 
 class Response(NamedTuple):
@@ -139,9 +119,14 @@ class Answer(NamedTuple):
         return max(age, 0.0) if age > -_CLOCK_GRAIN else None
 
 
-def image_request(vid: str) -> Request:
-    """Build ``GET /image/{vid}`` (kokoon-api.md E3) for a canonical *vid*."""
-    return Request(vid, f"image/{vid}")
+def image_path(vid: str) -> str:
+    """
+    Give where the record of a canonical *vid* is (kokoon-api.md E3).
+
+    A path below the base URL, and not an address: so the token can only ever go to the
+    API's own origin.
+    """
+    return f"image/{vid}"
 
 
 # -- reading answers -------------------------------------------------------------------
@@ -175,7 +160,7 @@ def _record(response: Response, vid: str) -> Image | KokoonError:
         answer = decode_json(response.body)
         if type(answer) is not dict or (answer.get("vid") is None and "message" in answer):
             return _without_record(response, vid, answer)
-        image = image_from_object(answer)
+        image = image_from_object(answer, vid)
     except WireError as error:
         return _unreadable(response, vid, error)
     if image.vid == vid:

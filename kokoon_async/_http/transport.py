@@ -7,9 +7,8 @@ outside the handler so that nothing foreign hangs on it (F-120).
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
-from functools import partial
 from importlib.metadata import version
 
 import aiohttp
@@ -28,7 +27,7 @@ from ..errors import (
 from .auth import Token
 from .bodies import MOST_ERROR_BYTES, MOST_RECORD_BYTES, BodyFault, decoded
 from .calls import Call, Calls, Timeouts
-from .protocol import Request, Response, is_error
+from .protocol import Response, is_error
 
 
 __all__ = ["Transport"]
@@ -59,8 +58,8 @@ class _UnaskedData(aiohttp.ClientError):
     """Say that something was on a connection before its answer can have been."""
 
 
-# Whom to tell that the request of this task was written.
-_on_sent: ContextVar[Callable[[], None]] = ContextVar("kokoon_async_on_sent")
+# The call whose request this task sends, and its watcher.
+_sending: ContextVar[tuple[Calls, Call]] = ContextVar("kokoon_async_sending")
 
 
 class _TracedResponse(aiohttp.ClientResponse):
@@ -74,7 +73,8 @@ class _TracedResponse(aiohttp.ClientResponse):
     wire: asyncio.Transport | None = None
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        _on_sent.get()()
+        calls, call = _sending.get()
+        calls.awaits_answer(call, "waiting for the answer")
         self.wire = connection.transport
         protocol = connection.protocol
         # The request was written just now, so no answer to it can be here yet: what is,
@@ -140,15 +140,14 @@ class Transport:
         # None leaves the session's middlewares alone: ours has none, and reads answers
         # in its own class; to the user's, ours is added.
         self._middlewares: Sequence[aiohttp.ClientMiddlewareType] | None = None
-        self._with_each: Mapping[str, str] = {}
         if session is not None:
             self._middlewares = (_in_traced_response, *getattr(session, "_middlewares", ()))
-            self._with_each = _CONSTANT_HEADERS
-        self._headers: tuple[Token | None, CIMultiDict[str]] = (None, CIMultiDict())
+        self._token: Token | None = None
+        self._headers: CIMultiDict[str] | None = None
 
-    async def send(self, request: Request, call: Call, token: Token) -> Response:
+    async def send(self, path: str, call: Call, token: Token) -> Response:
         """
-        Send a request once and read the whole answer, whatever its status.
+        Ask once for what is at *path*, and read the whole answer, whatever its status.
 
         Raises:
             TransportError: The one that fits.
@@ -160,13 +159,13 @@ class Transport:
         session = self._usable_session()
         self._calls.pauses(call, "connecting")
         call.attempts += 1
-        sent = partial(self._calls.awaits_answer, call, "waiting for the answer")
-        outer = _on_sent.set(sent)
+        if token is not self._token:
+            self._use(token, session)
+        outer = _sending.set((self._calls, call))
         try:
-            answer = await session.request(
-                request.method,
-                self._base_url.with_path(self._base_path + request.path, encoded=True),
-                headers=self._headers_with(token),
+            answer = await session.get(
+                self._base_url.with_path(self._base_path + path, encoded=True),
+                headers=self._headers,
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=False,
@@ -186,7 +185,7 @@ class Transport:
                 hint="Does it add credentials of its own: auth=, or a netrc entry?",
             )
         finally:
-            _on_sent.reset(outer)  # it holds the call
+            _sending.reset(outer)  # it holds the call
         raise error
 
     async def close(self) -> None:
@@ -208,34 +207,42 @@ class Transport:
             )
         elif session.closed:
             raise ClientClosed("The aiohttp session is closed.")
-        elif getattr(session, "_loop", None) is not asyncio.get_running_loop():
+        elif (
+            not self._owns_session
+            and getattr(session, "_loop", None) is not asyncio.get_running_loop()
+        ):
             raise ConfigurationError(
                 "The aiohttp session belongs to another event loop.",
                 hint="Make the session inside the loop that uses it.",
             )
         return session
 
-    def _headers_with(self, token: Token) -> CIMultiDict[str]:
-        """Give the headers for a token, built once for each."""
-        if self._headers[0] is not token:
-            headers = CIMultiDict(self._with_each, Authorization=token.secret)
-            self._headers = (token, headers)
-        return self._headers[1]
+    def _use(self, token: Token, session: aiohttp.ClientSession) -> None:
+        """Send this token from now on: our session with everything, a user's with ours only."""
+        if self._owns_session:
+            session.headers["Authorization"] = token.secret
+        else:
+            self._headers = CIMultiDict(_CONSTANT_HEADERS, Authorization=token.secret)
+        self._token = token
 
     async def _read(self, answer: aiohttp.ClientResponse, call: Call) -> Response:
         """Read the body within its cap."""
-        failed = is_error(answer.status)
-        body = await (self._read_error if failed else self._read_record)(answer, call)
+        status, headers, content = answer.status, answer.headers, answer.content
+        failed = is_error(status)
+        if failed:
+            body = await self._read_error(answer, call)
+        else:
+            # A record that came in one piece, as most do, needs no waiting.
+            body = content.read_nowait() if content.is_eof() else await content.readany()
+            if not content.at_eof() or len(body) > MOST_RECORD_BYTES:
+                body = await self._read_rest(body, answer, call)
+        encoding = headers.get("Content-Encoding")
+        if encoding is not None:
+            body = decoded(body, encoding, lenient=failed)
         wire = getattr(answer, "wire", None)
-        return Response(
-            answer.status,
-            answer.headers,
-            decoded(body, answer.headers.get("Content-Encoding"), lenient=failed),
-            answer.close if wire is None else wire.abort,
-        )
+        return Response(status, headers, body, answer.close if wire is None else wire.abort)
 
-    async def _read_record(self, answer: aiohttp.ClientResponse, call: Call) -> bytes:
-        body = await answer.content.readany()
+    async def _read_rest(self, body: bytes, answer: aiohttp.ClientResponse, call: Call) -> bytes:
         while not answer.content.at_eof():
             if len(body) > MOST_RECORD_BYTES:
                 break
