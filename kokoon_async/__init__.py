@@ -4,11 +4,12 @@ An async-first client for the Kokoon Image Super-Resolution API.
 Start with `KokoonClient`; everything else is what it takes, gives or raises.
 """
 
+import typing
+
 from ._http.auth import TokenProvider
 from ._http.calls import Timeouts
 from ._http.retry import RetryPolicy
 from ._http.throttle import Limits
-from ._http.wire import configure_converter, make_converter
 from ._waiting.outcomes import Outcome, OutcomeStream
 from ._waiting.streams import Watch
 from .client import DEFAULT_BASE_URL, KokoonClient
@@ -49,6 +50,9 @@ from .polling import (
     preview,
 )
 
+
+if typing.TYPE_CHECKING:
+    from ._http.converters import configure_converter, make_converter
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -100,10 +104,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> object:
+    # Slow to import, and few need them.
     if name == "__version__":
-        from importlib.metadata import version  # slow, and few need it
+        from importlib.metadata import version
 
         return version("kokoon-async")
+    if name in ("configure_converter", "make_converter"):
+        from ._http import converters
+
+        return getattr(converters, name)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -25,7 +25,7 @@ FLOORS = (
     ("models", "simulator", "_text", "_http.bodies", "_http.hints"),
     ("errors", "_http.__init__", "_waiting.__init__"),
     ("_checks", "events", "_http.wire", "_waiting.work"),
-    ("polling", "_http.protocol", "_http.calls"),
+    ("polling", "_http.protocol", "_http.calls", "_http.converters"),
     ("_http.auth", "_http.retry", "_http.throttle", "_waiting.waits", "_waiting.outcomes"),
     ("_http.transport", "_http.pipeline", "_waiting.scheduler"),
     ("_waiting.streams", "_waiting.bulk", "_life"),
@@ -55,7 +55,7 @@ LIBRARIES = {
     "aiohttp.web": {"simulator", "testing"},
     "aiohttp.web_protocol": {"simulator"},
     "multidict": {"_http.transport", "_http.protocol"},
-    "cattrs": {"_http.wire"},
+    "cattrs": {"_http.converters"},
     "orjson": {"_http.wire", "jobs", "cli"},
     "json": {"simulator", "testing", "cli", "polling"},  # polling: what a policy has learned
     "click": {"cli"},
@@ -414,7 +414,7 @@ def test_rule_finds_breach(rule, name, source):
 PROPER = [
     ("errors", "if TYPE_CHECKING:\n    from .models import Image"),
     ("_http.protocol", "from . import wire\nfrom ..errors import ApiError\nfrom .. import models"),
-    ("_http.wire", "import attrs, yarl, cattrs, orjson\nfrom datetime import UTC"),
+    ("_http.wire", "import attrs, yarl, orjson\nfrom datetime import UTC"),
     ("_waiting.streams", "from kokoon_async._waiting.scheduler import Scheduler"),
     ("polling.machine", "from .policies import Fixed"),
     ("simulator", "from aiohttp import web\nimport aiohttp.web\nimport time\nnow = time.time()"),

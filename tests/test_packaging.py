@@ -60,12 +60,12 @@ def test_command_is_installed():
 
 
 def test_import_is_light():
-    """Importing the package loads no server, no extra and no test tool."""
+    """Importing the package loads no server, no extra, no test tool, and no cattrs."""
     code = "import sys, kokoon_async; print(*sys.modules, sep='\\n')"
     loaded = set(run_python("-c", code).stdout.split())
     assert "kokoon_async" in loaded
     heavy = {
-        *("aiohttp.web", "click", "rich", "pyarrow", "pytest", "_pytest"),
+        *("aiohttp.web", "cattrs", "click", "rich", "pyarrow", "pytest", "_pytest"),
         *("kokoon_async.simulator", "kokoon_async.testing", "kokoon_async.cli"),
     }
     assert loaded & heavy == set()

@@ -5,9 +5,7 @@ What drives decisions is strict: *vid* and *state* must be right or the record i
 refused. What only describes is lenient, decided field by field in `FIELD_RULES`:
 an odd value becomes ``None`` (``""`` for ids) and never fails a wait (U6, U7).
 
-A record is read field by field, without bookkeeping. Only a record that fails is read a
-second time, slowly, by code that cattrs generates from the same rules, to say which field
-is at fault; values are never printed, since any of them may be a credential (E21).
+What is wrong is told by field and never by value, since any value may be a credential (E21).
 """
 
 import re
@@ -20,24 +18,22 @@ from typing import Any, cast
 
 import attrs
 import orjson
-from cattrs import ClassValidationError, Converter, transform_error
-from cattrs.gen import make_dict_structure_fn, override
-from cattrs.preconf.orjson import OrjsonConverter
-from cattrs.preconf.orjson import make_converter as make_orjson_converter
 
 from ..models import Image, ImageState, SignedUrl, canonical_vid
 
 
 __all__ = [
     "FIELD_RULES",
+    "WIRE_FIELDS",
     "WireError",
-    "configure_converter",
     "decode_json",
     "encode_image",
     "image_from_object",
-    "make_converter",
+    "image_to_object",
+    "unknown_fields",
 ]
 
+_MISSING = "is missing"  # null says no more than nothing
 _BOM = b"\xef\xbb\xbf"
 _MOST_STATE_LETTERS = 100
 _MOST_DIGITS = 18
@@ -84,8 +80,7 @@ def decode_json(body: bytes) -> Any:
 def _vid(value: Any, _: Any) -> str:
     vid = canonical_vid(value)
     if vid is None:
-        reason = "must be a canonical UUID"
-        raise ValueError(reason)
+        raise WireError(_MISSING if value is None else "must be a canonical UUID", "vid")
     return vid
 
 
@@ -95,7 +90,8 @@ def _state(value: Any, _: Any) -> ImageState:
             return known  # five times as fast as asking the enum
         if 0 < len(value) <= _MOST_STATE_LETTERS and value.isprintable():
             return ImageState(value)
-    raise ValueError(f"must be a text of 1 to {_MOST_STATE_LETTERS} printable characters")
+    wanted = f"must be a text of 1 to {_MOST_STATE_LETTERS} printable characters"
+    raise WireError(_MISSING if value is None else wanted, "state")
 
 
 # -- lenient fields --------------------------------------------------------------------
@@ -207,10 +203,10 @@ FIELD_RULES: Mapping[str, Rule] = {
 """How each field of a record is read, by its name on the wire."""
 
 
-_WIRE_FIELDS = [field for field in attrs.fields(Image) if field.name != "extra"]
+WIRE_FIELDS = [field for field in attrs.fields(Image) if field.name != "extra"]
 
 
-# -- the converter ---------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------
 
 
 def _spell_time(time: datetime) -> str:
@@ -240,9 +236,9 @@ _SPELLINGS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
-def _image_to_object(image: Image) -> dict[str, Any]:
+def image_to_object(image: Image) -> dict[str, Any]:
     """Spell a record as the API does; what is not known is null."""
-    record = {str(field.alias): getattr(image, field.name) for field in _WIRE_FIELDS}
+    record = {str(field.alias): getattr(image, field.name) for field in WIRE_FIELDS}
     for name, spell in _SPELLINGS.items():
         if record[name] is not None:
             record[name] = spell(record[name])
@@ -251,55 +247,16 @@ def _image_to_object(image: Image) -> dict[str, Any]:
     return record
 
 
+# -- reading ---------------------------------------------------------------------------
+
 _KNOWN_NAMES = frozenset(FIELD_RULES)
 
 
-def _unknown_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+def unknown_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a record holds beyond the fields that have a rule."""
     if _KNOWN_NAMES.issuperset(record):
         return {}
     return {name: value for name, value in record.items() if name not in _KNOWN_NAMES}
-
-
-def _image_reader(converter: Converter, *, detailed: bool) -> Callable[[Any, Any], Image]:
-    overrides: dict[str, Any] = {
-        field.name: override(rename=field.alias, struct_hook=FIELD_RULES[str(field.alias)])
-        for field in _WIRE_FIELDS
-    }
-    read_known = make_dict_structure_fn(
-        Image,
-        converter,
-        _cattrs_detailed_validation=detailed,
-        _cattrs_forbid_extra_keys=False,
-        extra=override(struct_hook=lambda unknown, _: unknown),
-        **overrides,
-    )
-
-    def read_image(record: Any, _: Any) -> Image:
-        if type(record) is not dict and not isinstance(record, Mapping):
-            raise WireError("is not an object")
-        return read_known({**record, "extra": _unknown_fields(record)}, Image)
-
-    return read_image
-
-
-def configure_converter(converter: Converter) -> None:
-    """
-    Teach a cattrs converter of yours to read and write `Image`.
-
-    Nothing else changes: the rules sit on this one class, so your own classes
-    keep their own treatment of dates, numbers and texts.
-    """
-    converter.register_structure_hook(
-        Image, _image_reader(converter, detailed=converter.detailed_validation)
-    )
-    converter.register_unstructure_hook(Image, _image_to_object)
-
-
-def make_converter(*, detailed_validation: bool = True) -> OrjsonConverter:
-    """Build a cattrs converter for JSON that reads and writes `Image`."""
-    converter = make_orjson_converter(detailed_validation=detailed_validation)
-    configure_converter(converter)
-    return converter
 
 
 class _Growing(Image):
@@ -324,7 +281,7 @@ def _fast_reader() -> Callable[[Mapping[str, Any], str | None], Image]:
     """
     lines = [
         f"image.{field.name} = {field.alias}_rule(get({field.alias!r}), None)"
-        for field in _WIRE_FIELDS
+        for field in WIRE_FIELDS
         if field.name != "vid"
     ]
     source = """
@@ -343,14 +300,13 @@ def read(record, vid):
         "new": object.__new__,
         "Growing": _Growing,
         "Image": Image,
-        "unknown_fields": _unknown_fields,
+        "unknown_fields": unknown_fields,
     }
     exec(compile(source, __file__, "exec"), names)  # noqa: S102 - all of it is from here
     return cast("Callable[[Mapping[str, Any], str | None], Image]", names["read"])
 
 
 _read_fast = _fast_reader()
-_read_detailed = _image_reader(Converter(detailed_validation=True), detailed=True)
 
 
 def image_from_object(record: Mapping[str, Any], vid: str | None = None) -> Image:
@@ -367,21 +323,14 @@ def image_from_object(record: Mapping[str, Any], vid: str | None = None) -> Imag
     """
     try:
         return _read_fast(record, vid)
-    except (ValueError, TypeError, AttributeError):
-        pass  # told in detail below
-    try:
-        return _read_detailed(record, Image)
-    except ClassValidationError as group:
-        problem = transform_error(group, format_exception=_reason)[0]
-    reason, _, path = problem.partition(" @ $.")
-    raise WireError(reason, path)
-
-
-def _reason(error: BaseException, _: type | None) -> str:
-    """Say what is wrong with a field, never what it holds."""
-    return "is missing" if isinstance(error, KeyError) else str(error)
+    except WireError as error:
+        fault = WireError(str(error), error.field)
+    except AttributeError:
+        fault = WireError("is not an object")
+    # Raised out here: a traceback keeps its frames, and those above hold the record (F-120).
+    raise fault
 
 
 def encode_image(image: Image) -> bytes:
     """Write an image as the JSON object that the API would send."""
-    return orjson.dumps(_image_to_object(image))
+    return orjson.dumps(image_to_object(image))
