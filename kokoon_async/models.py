@@ -43,7 +43,9 @@ def canonical_vid(vid: object) -> str | None:
         text = str.__str__(vid)  # a subclass may show something else than it holds
     else:
         text = str(vid) if isinstance(vid, UUID) else ""
-    return text.lower() if _CANONICAL_UUID.fullmatch(text) else None
+    if not _CANONICAL_UUID.fullmatch(text):
+        return None
+    return text if text.islower() else text.lower()  # a copy only if need be: there are millions
 
 
 class ImageState(enum.StrEnum):

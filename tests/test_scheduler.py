@@ -169,7 +169,7 @@ class Line:
         """Check that no wait, look, entry or timer is left."""
         scheduler = self.scheduler
         assert len(scheduler) == 0
-        assert (scheduler._heap, list(scheduler._queue), scheduler._tasks) == ([], [], set())
+        assert (scheduler._heap, list(scheduler._queue), scheduler._workers) == ([], [], {})
         assert scheduler._timer is None
 
 
@@ -597,7 +597,7 @@ async def test_an_idle_wait_is_small(quiet: None):
         before, _ = tracemalloc.get_traced_memory()
         scheduler = make_scheduler(looks)
         add_many(scheduler, vids, Fixed(1000.0), 1800.0)
-        while looks.count < len(vids) or scheduler._tasks:
+        while looks.count < len(vids) or scheduler._workers:
             await asyncio.sleep(0)
         gc.collect()
         size = (tracemalloc.get_traced_memory()[0] - before) / len(vids)
@@ -790,7 +790,7 @@ async def test_a_look_that_somebody_else_cancels_is_made_again():
     line = Line(Looks(lambda vid, n: "completed", seconds=5))
     watcher = line.wait()
     await asyncio.sleep(1)
-    for task in line.scheduler._tasks:
+    for task in line.scheduler._workers:
         task.cancel()
     await watcher.over.wait()
     assert line.looks.times[VID] == [0, 2]
@@ -801,7 +801,7 @@ async def test_a_look_cancelled_before_it_began_is_made_again():
     """Even if the task never had a turn."""
     line = Line(Looks(lambda vid, n: "completed"))
     watcher = line.wait()
-    for task in line.scheduler._tasks:
+    for task in line.scheduler._workers:
         task.cancel()
     await watcher.over.wait()
     assert line.looks.times[VID] == [1]
@@ -812,7 +812,7 @@ async def test_a_cancelled_look_does_not_outlast_the_deadline():
     line = Line(Looks(seconds=5))
     watcher = line.wait(timeout=1.5)
     await asyncio.sleep(1)
-    for task in line.scheduler._tasks:
+    for task in line.scheduler._workers:
         task.cancel()
     await watcher.over.wait()
     assert isinstance(watcher.result, WaitTimedOut)

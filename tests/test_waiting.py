@@ -111,7 +111,7 @@ class Service:
         """Check that the client waits for nothing and holds nothing but idle connections."""
         await turns()
         scheduler = self.client._scheduler
-        assert (len(scheduler), scheduler._tasks, scheduler._timer) == (0, set(), None)
+        assert (len(scheduler), scheduler._workers, scheduler._timer) == (0, {}, None)
         assert self.client._pipeline._throttle.in_flight == 0
         session = self.client._transport._session
         assert session is None or session.closed or not session.connector._acquired

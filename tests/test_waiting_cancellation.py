@@ -33,7 +33,7 @@ def is_idle(client: KokoonClient) -> bool:
     session = client._transport._session
     return (
         len(scheduler) == 0
-        and not scheduler._tasks
+        and not scheduler._workers
         and scheduler._timer is None
         and client._pipeline._throttle.in_flight == 0
         and (session is None or not session.connector._acquired)  # type: ignore[union-attr]
@@ -252,7 +252,7 @@ async def test_cancelling_all_tasks_does_not_hang_who_goes_on():
         sim.fault(Hold(), vid=vid)
         waiting = asyncio.ensure_future(client.wait_until_completed(vid))
         await asyncio.sleep(5)
-        looks = client._scheduler._tasks
+        looks = client._scheduler._workers
         assert len(looks) == 1
         for task in looks:
             task.cancel()

@@ -2,18 +2,17 @@
 One schedule for all waits of a client: a heap of due times, and one look per image.
 
 Waits on the same image share its looks, so that never two are in flight. No task
-belongs to a wait: an image has one entry in the heap, and a task only while a look at
-it is under way.
+belongs to a wait: an image has one entry in the heap, and a few workers make the looks
+that are due.
 """
 
 import asyncio
 import copy
 import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
+from typing import cast
 
 from .._http.protocol import Answer, is_throttling
 from ..errors import ClientClosed, KokoonError, RateLimited, ServerError
@@ -28,7 +27,7 @@ from ..events import (
 )
 from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
-from .waits import Awaited, Wait, Watcher
+from .waits import Awaited, Entry, Wait, Watcher
 
 
 __all__ = ["Backoff", "Scheduler"]
@@ -78,10 +77,10 @@ class Scheduler:
         self._hooks = hooks
         self._most_looks = most_looks
         self._images: dict[str, Awaited] = {}
-        self._heap: list[tuple[float, int, Awaited]] = []
-        self._places = itertools.count(1)
+        self._heap: list[Entry] = []
         self._queue: deque[Awaited] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # The workers, and the image that each looks at.
+        self._workers: dict[asyncio.Task[None], Awaited] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._look_seconds = _FIRST_LOOK_ESTIMATE
 
@@ -130,20 +129,20 @@ class Scheduler:
                 error.vid, error.attempts = wait.vid, wait.looks
                 self._end(image, wait, error)
         self._set_timer()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._workers, return_exceptions=True)
 
     # -- the schedule ------------------------------------------------------------------
 
     def _put(self, image: Awaited, at: float) -> None:
         """Give an image its one valid entry in the heap."""
-        image.place = next(self._places)
-        heapq.heappush(self._heap, (at, image.place, image))
+        image.entry = entry = (at, image.vid, image)
+        heapq.heappush(self._heap, entry)
         if len(self._heap) > _MOST_STALE + _STALE_SHARE * len(self._images):
-            self._heap = [entry for entry in self._heap if entry[1] == entry[2].place]
+            self._heap = [entry for entry in self._heap if entry is entry[2].entry]
             heapq.heapify(self._heap)
 
     def _watch_deadlines(self, image: Awaited) -> None:
-        at = min(wait.deadline for wait in image.waits)
+        at = min([wait.deadline for wait in image.waits])
         self._put(image, min(at, image.not_before) if image.is_idle else at)
 
     def _enqueue(self, image: Awaited) -> None:
@@ -154,18 +153,19 @@ class Scheduler:
         self._watch_deadlines(image)
 
     def _forget(self, image: Awaited) -> None:
-        image.place, image.queued = 0, False
+        image.entry, image.queued = None, False
         if self._images.get(image.vid) is image:  # else a hook was faster
             del self._images[image.vid]
-        if image.task is not None:
-            image.task.cancel()
+        if image.worker is not None:
+            image.worker.cancel()
 
     def _set_timer(self) -> None:
         if not self._images:
             self._heap.clear()
-        while self._heap and self._heap[0][1] != self._heap[0][2].place:
-            heapq.heappop(self._heap)
-        at = self._heap[0][0] if self._heap else math.inf
+        heap = self._heap
+        while heap and heap[0] is not heap[0][2].entry:
+            heapq.heappop(heap)
+        at = heap[0][0] if heap else math.inf
         if self._timer is not None:
             if self._timer.when() == at:
                 return
@@ -179,8 +179,9 @@ class Scheduler:
         # A timer may fire a tick of the clock too early; what it was set for is due all the same.
         now = max(at, asyncio.get_running_loop().time())
         while self._heap and self._heap[0][0] <= now:
-            _, place, image = heapq.heappop(self._heap)
-            if place != image.place:
+            entry = heapq.heappop(self._heap)
+            image = entry[2]
+            if entry is not image.entry:
                 continue
             if image.is_idle and image.not_before <= now:
                 self._enqueue(image)
@@ -200,21 +201,44 @@ class Scheduler:
     # -- looks -------------------------------------------------------------------------
 
     def _start_looks(self) -> None:
-        while self._queue and len(self._tasks) < self._most_looks:
-            image = self._queue.popleft()
-            if image.queued:
-                image.queued = False
-                image.task = asyncio.create_task(self._look_at(image), name="kokoon look")
-                self._tasks.add(image.task)
-                image.task.add_done_callback(partial(self._after_look, image))
+        while len(self._workers) < self._most_looks:
+            image = self._next_queued()
+            if image is None:
+                break
+            worker = asyncio.create_task(self._work(image), name="kokoon looks")
+            worker.add_done_callback(self._worker_ended)
+            self._assign(image, worker)
 
-    def _after_look(self, image: Awaited, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._on_defect(image, error)
-        elif image.task is task and image.waits:  # cancelled, and not by `_forget`
-            image.task = None
+    def _next_queued(self) -> Awaited | None:
+        while self._queue:
+            image = self._queue.popleft()
+            if image.queued:  # not forgotten meanwhile
+                image.queued = False
+                return image
+        return None
+
+    def _assign(self, image: Awaited, worker: "asyncio.Task[None]") -> None:
+        self._workers[worker] = image
+        image.worker = worker
+
+    async def _work(self, first: Awaited) -> None:
+        """Make a look, and all that are due by then."""
+        worker = cast("asyncio.Task[None]", asyncio.current_task())
+        image: Awaited | None = first
+        while image is not None:
+            try:
+                await self._look_at(image)
+            except Exception as error:  # noqa: BLE001 - whose look it was, must hear of it
+                self._on_defect(image, error)
+            image = self._next_queued()
+            if image is not None:
+                self._assign(image, worker)
+            self._set_timer()
+
+    def _worker_ended(self, worker: "asyncio.Task[None]") -> None:
+        image = self._workers.pop(worker)
+        if image.worker is worker and image.waits:  # cancelled, and not by `_forget`
+            image.worker = None
             image.not_before = asyncio.get_running_loop().time() + _PAUSE_AFTER_CANCEL
             self._watch_deadlines(image)
         self._start_looks()
@@ -228,8 +252,11 @@ class Scheduler:
             answer: Answer | KokoonError = await self._look(image.vid)
         except KokoonError as error:
             answer = error
+        except Exception:
+            image.worker = None
+            raise
         now = loop.time()
-        image.task = None
+        image.worker = None
         if isinstance(answer, KokoonError):
             self._on_failure(image, answer, now)
         else:
@@ -242,14 +269,18 @@ class Scheduler:
         before = image.state
         if before != record.state and self._hooks.hears(StateChanged):
             self._hooks.tell(StateChanged(image.vid, before, record.state, known_age))
-        steps = []
+        steps: list[tuple[Wait, Step | Exception]] = []
         for wait in image.waits:
             if wait.is_over:  # the watcher of one before has dropped it
                 continue
             if wait.state != record.state:
                 wait.watcher.changed(wait, record)
-            observe = partial(wait.observe, age=age, reserve=self._reserve(wait))
-            steps.append((wait, _stepped(observe, now, record)))
+            try:
+                step = wait.observe(now, record, age=age, reserve=self._reserve(wait))
+            except Exception as error:  # noqa: BLE001 - a user's policy; it ends that one wait
+                steps.append((wait, error))
+            else:
+                steps.append((wait, step))
         delay, reason = self._follow(image, steps, now)
         if self._hooks.hears(LookFinished):
             self._hooks.tell(LookFinished(image.vid, record.state, known_age, delay, reason))
@@ -260,10 +291,15 @@ class Scheduler:
         pause = self._backoff(max(w.failures_in_a_row for w in image.waits) + 1, throttled)
         if hint is not None:
             image.not_before = now + hint
-        steps = []
+        steps: list[tuple[Wait, Step | Exception]] = []
         for wait in image.waits:
-            fail = partial(wait.fail, pause=pause, hint=hint or 0.0, reserve=self._reserve(wait))
-            steps.append((wait, _stepped(fail, now, error)))
+            reserve = self._reserve(wait)
+            try:
+                step = wait.fail(now, error, pause=pause, hint=hint or 0.0, reserve=reserve)
+            except Exception as defect:  # noqa: BLE001 - as above
+                steps.append((wait, defect))
+            else:
+                steps.append((wait, step))
         delay, reason = self._follow(image, steps, now)
         if self._hooks.hears(LookFailed):
             kind = type(error).__name__
@@ -281,8 +317,10 @@ class Scheduler:
         self, image: Awaited, steps: list[tuple[Wait, Step | Exception]], now: float
     ) -> tuple[float | None, str]:
         """Schedule the next look, and end the waits that are over."""
-        again = [s for w, s in steps if isinstance(s, LookAgain) and not w.is_over]
-        nearest = min(again, key=lambda step: step.delay, default=None)
+        nearest: LookAgain | None = None
+        for wait, step in steps:
+            if isinstance(step, LookAgain) and not wait.is_over:
+                nearest = step if nearest is None or step.delay < nearest.delay else nearest
         # Unless a hook or a watcher has begun another wait, whose first look is the next one.
         if nearest is not None and image.is_idle:
             self._put(image, now + nearest.delay)
@@ -325,11 +363,3 @@ class Scheduler:
         if self._hooks.hears(WaitEnded):
             elapsed = wait.elapsed(asyncio.get_running_loop().time())
             self._hooks.tell(WaitEnded(wait.vid, outcome, elapsed, wait.looks))
-
-
-def _stepped(step: Callable[..., Step], now: float, seen: object) -> Step | Exception:
-    """Do a step of a wait; what a user's policy raises ends that one wait."""
-    try:
-        return step(now, seen)
-    except Exception as error:  # noqa: BLE001 - whatever a user's policy raises
-        return error

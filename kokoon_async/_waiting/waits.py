@@ -8,7 +8,7 @@ from ..models import Image, ImageState
 from ..polling import PollPolicy, WaitMachine
 
 
-__all__ = ["Awaited", "Wait", "Watcher"]
+__all__ = ["Awaited", "Entry", "Wait", "Watcher"]
 
 _LONG_AGO = -math.inf  # one object for all
 
@@ -66,22 +66,26 @@ class Awaited:
 
         queued: Whether it stands in the queue.
 
-        task: The look under way.
+        worker: The task that looks at it now.
 
-        place: The number of its valid entry in the heap.
+        entry: Its valid entry in the heap; others of it are stale.
 
         not_before: When the next look may be at the earliest, e.g. because of a hint.
     """
 
-    __slots__ = ("not_before", "place", "queued", "task", "vid", "waits")
+    __slots__ = ("entry", "not_before", "queued", "vid", "waits", "worker")
 
     def __init__(self, vid: str) -> None:
         self.vid = vid
         self.waits: tuple[Wait, ...] = ()
         self.queued = False
-        self.task: asyncio.Task[None] | None = None
-        self.place = 0
+        self.worker: asyncio.Task[None] | None = None
+        self.entry: Entry | None = None
         self.not_before = _LONG_AGO
+
+    def __lt__(self, other: object) -> bool:
+        # Two stale entries of one time and vid may stand in any order.
+        return False
 
     @property
     def state(self) -> ImageState | None:
@@ -91,9 +95,13 @@ class Awaited:
     @property
     def is_idle(self) -> bool:
         """Whether no look is queued or under way."""
-        return self.task is None and not self.queued
+        return self.worker is None and not self.queued
 
     def remove(self, wait: Wait) -> None:
         """Take a wait out, for good."""
         wait.is_over = True
         self.waits = tuple(other for other in self.waits if other is not wait)
+
+
+Entry = tuple[float, str, Awaited]
+"""When an image is due, its vid, which settles ties, and itself."""
