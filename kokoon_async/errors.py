@@ -270,6 +270,9 @@ class JobError(KokoonError):
 
     Attributes:
         path: The file or folder concerned.
+
+        errno: The operating system's number, if it is what refused; see `errno`.
     """
 
     path: str = ""
+    errno: int | None = None

@@ -316,8 +316,8 @@ def test_no_input(stdin: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (JobError("Cannot read the input x: Permission denied."), 74),
-        (JobError("The job cannot use x: No space left on device."), 74),
+        (JobError("Cannot read the input x: Permission denied.", errno=13), 74),
+        (JobError("The job cannot use x: No space left on device.", errno=28), 74),
         (JobError("Another process is working on x."), 1),
     ],
 )

@@ -61,6 +61,7 @@ VALUES: dict[str, Any] = {
     "history": (Sighting(ImageState.PENDING, 0.0, 1.0, 2),),
     "elapsed": 9.5,
     "path": "/tmp/job",
+    "errno": 28,
 }
 
 
@@ -194,6 +195,7 @@ def test_repr_is_bounded(kind: type[KokoonError]) -> None:
         "server_message": "x" * 1_000_000,
         "excerpt": "\x1b" * 1_000_000,
         "path": "/" * 1_000_000,
+        "errno": 28,
         "history": VALUES["history"] * 10_000,
         "image": Image(VID, ImageState("odd"), filename="x" * 1_000_000),
     }.items():

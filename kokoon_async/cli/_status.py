@@ -21,7 +21,6 @@ from ._status_view import QuietView, rate
 __all__ = ["StatusJob", "run_status"]
 
 STDIO = "-"
-_IO_PROBLEMS = ("Cannot ", "The job cannot use ")  # JobError has no better mark
 
 
 @attrs.frozen(kw_only=True)
@@ -130,7 +129,7 @@ async def run_status(client: KokoonClient, job: StatusJob, view: QuietView) -> i
         raise
     except JobError as error:
         complain(problem(error))
-        return IO_FAILED if error.message.startswith(_IO_PROBLEMS) else FAILED
+        return FAILED if error.errno is None else IO_FAILED
     if job.as_json and not job.is_stream:
         await write_out(_json_report(report))
     complain(f"kokoon-async: {_summary(job, report)}")

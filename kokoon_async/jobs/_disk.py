@@ -60,7 +60,7 @@ def disk_error(path: Path, what: str, error: OSError) -> JobError:
     hint = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "Free some space and run the same call again: what is finished is kept."
-    return JobError(f"{what} {path}: {reason}.", hint=hint, path=str(path))
+    return JobError(f"{what} {path}: {reason}.", hint=hint, path=str(path), errno=error.errno)
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ A throw-away SQLite database without journal and without syncs. It is not part o
 checkpoint: a resumed job reads its input from the start and fills a new one.
 """
 
+import errno
 import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
@@ -72,6 +73,7 @@ class DistinctIds:
             f"Cannot note which ids were seen, in {self._path}: {problem}.",
             hint="Make sure that the disk is not full, and run the same call again.",
             path=str(self._path),
+            errno=errno.EIO,  # SQLite keeps the system's own number to itself
         )
 
     def close(self) -> None:

@@ -44,9 +44,9 @@ def job_error(error: KokoonError, path: str, advice: str = "") -> JobError:
 
         advice: What to do next, where the error does not say everything.
     """
-    where = error.path if isinstance(error, JobError) else ""
+    where, number = (error.path, error.errno) if isinstance(error, JobError) else ("", None)
     hint = error.hint if where and error.hint else f"{error.hint} {advice}".strip()
-    return JobError(error.message, hint, path=where or path)
+    return JobError(error.message, hint, path=where or path, errno=number)
 
 
 class Run:

@@ -157,10 +157,13 @@ class _Sink:
             except BrokenPipeError:
                 raise
             except OSError as error:
-                problem = error.strerror or type(error).__name__
+                failure = error
             else:
                 continue
-            raise JobError(f"Cannot write to standard output: {problem}.", path="-")
+            problem = failure.strerror or type(failure).__name__
+            raise JobError(
+                f"Cannot write to standard output: {problem}.", path="-", errno=failure.errno
+            )
 
     def _write_now(self, content: bytes) -> None:
         view = memoryview(content)
