@@ -61,14 +61,14 @@ class Crowd:
     tasks: dict[int, asyncio.Task[None]] = attrs.field(factory=dict)
     stops: dict[int, asyncio.Event] = attrs.field(factory=dict)
 
-    def add(self, *names: int, due: float = math.inf) -> None:
+    def add(self, *names: int, due: float = math.inf, again: bool = False) -> None:
         """Start attempts, in this order."""
         for name in names:
             self.stops[name] = asyncio.Event()
-            self.tasks[name] = asyncio.create_task(self._attempt(name, due))
+            self.tasks[name] = asyncio.create_task(self._attempt(name, due, again=again))
 
-    async def _attempt(self, name: int, due: float) -> None:
-        self.tickets[name] = await self.throttle.take_turn(VID, due)
+    async def _attempt(self, name: int, due: float, *, again: bool) -> None:
+        self.tickets[name] = await self.throttle.take_turn(VID, due, again=again)
         self.went.append((name, now()))
         try:
             await self.stops[name].wait()
@@ -101,6 +101,20 @@ class Crowd:
 
 
 # -- turns -----------------------------------------------------------------------------------------
+
+
+@looptime
+async def test_who_comes_again_is_next() -> None:
+    """A call that is tried again does not stand behind those that have not begun."""
+    crowd = Crowd(make_throttle(1))
+    crowd.add(0, 1, 2)
+    await turns()
+    crowd.add(3, again=True)
+    await turns()
+    await crowd.stop(0, 1, 2, 3)
+    await turns()
+    assert crowd.order == [0, 3, 1, 2]
+    await crowd.end()
 
 
 @looptime

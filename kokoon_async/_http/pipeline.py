@@ -155,7 +155,8 @@ class Pipeline:
         ticket = self._throttle.turn_now(call.due)
         if ticket is None:
             self._calls.pauses(call, "waiting for its turn")
-            ticket = await self._throttle.take_turn(call.vid, call.due)
+            again = call.attempts > 0
+            ticket = await self._throttle.take_turn(call.vid, call.due, again=again)
         try:
             # Asked for now: the token may have changed while the call waited.
             token = self._tokens.current or await self._tokens.first()

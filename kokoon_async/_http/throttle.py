@@ -1,7 +1,9 @@
 """
 Concurrency and rate: one budget for everything that a client sends.
 
-Attempts take their turn in the order in which they came. When the server asks for
+Calls take their turn in the order in which they came, and one that is tried again goes
+first: behind thousands of others, it would hold its share of the retry quota for as long
+as they take. When the server asks for
 fewer requests, all of them brake together: at most half as many at once as before,
 and none until its hint has passed; then one more per round of successes (AIMD).
 """
@@ -80,9 +82,16 @@ class Throttle:
             return None
         return self._epoch if self._may_go(asyncio.get_running_loop().time()) else None
 
-    async def take_turn(self, vid: str, due: float) -> int:
+    async def take_turn(self, vid: str, due: float, *, again: bool = False) -> int:
         """
         Wait until an attempt may go, and give the ticket to hand back with `done`.
+
+        Args:
+            vid: The image it is about.
+
+            due: When the call's time is over.
+
+            again: Whether the call has had a turn before: then it is the next.
 
         Raises:
             RateLimited: As soon as the server's own pause lasts beyond *due*.
@@ -94,7 +103,7 @@ class Throttle:
         if now is not None:
             return now
         turn: asyncio.Future[int | None] = loop.create_future()
-        self._queue.append((turn, due))
+        (self._queue.appendleft if again else self._queue.append)((turn, due))
         self._let_go()
         try:
             ticket = await turn
