@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -89,6 +90,66 @@ def newest(session: nox.Session) -> None:
     pytest_args = install_package(session, "cli,parquet", *group("tests"))
     session.install("--pre", "--upgrade", *DEPENDENCIES, *EXTRAS["cli"], *EXTRAS["parquet"])
     session.run("python", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
+
+
+# What decides about requests, waits and rows, and the tests that have to notice when it errs.
+MUTATED = {
+    "requests": (
+        ["_http/protocol.py", "_http/retry.py", "_http/auth.py", "_http/throttle.py"],
+        ["protocol", "retry", "auth", "throttle"],
+    ),
+    "waits": (
+        ["_waiting/scheduler.py", "_waiting/waits.py", "polling/machine.py", "polling/policies.py"],
+        ["scheduler", "machine", "policies"],
+    ),
+    "polling": (
+        ["polling/costs.py", "polling/learned.py", "polling/memory.py", "polling/planning.py"],
+        ["costs", "learned", "memory", "planning"],
+    ),
+    "jobs": (
+        ["jobs/_*.py"],
+        ["jobs", "jobs_disk", "jobs_folder", "jobs_input", "jobs_outage", "jobs_stdout"],
+    ),
+}
+
+
+@nox.session
+def mutate(session: nox.Session) -> None:
+    """
+    Change the code in many small ways and count the changes that no test notices.
+
+    Runs all parts of MUTATED, or only `-- PART…`; lists what survived. Fails under 90 %.
+    """
+    session.install("mutmut>=3.8", "-e", ".[cli,parquet]", *group("tests"))
+    scores = {part: mutate_part(session, part) for part in session.posargs or MUTATED}
+    for part, (killed, total) in scores.items():
+        session.log(f"{part}: {killed} of {total} mutants killed, {killed / total:.1%}")
+    if any(killed < 0.9 * total for killed, total in scores.values()):
+        session.error("too many mutants survived")
+
+
+def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
+    """Mutate one part in a copy of the tree; return how many mutants were killed, of how many."""
+    modules, tests = MUTATED[part]
+    tree = pathlib.Path(session.create_tmp()) / part
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "dist"))
+    settings = {
+        "source_paths": ["kokoon_async"],
+        "only_mutate": [f"kokoon_async/{module}" for module in modules],
+        "also_copy": ["README.md", "CHANGELOG.md", "docs", "benchmarks", "noxfile.py"],
+        "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in tests],
+        "pytest_add_cli_args": ["-p", "no:randomly", "-p", "no:cacheprovider"],
+    }
+    table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    with (tree / "pyproject.toml").open("a") as project:
+        project.write(f"\n[tool.mutmut]\n{table}")
+    with session.chdir(tree):
+        session.run("mutmut", "run", silent=True)
+        session.run("mutmut", "results")
+        session.run("mutmut", "export-cicd-stats", silent=True)
+    seen = json.loads((tree / "mutants" / "mutmut-cicd-stats.json").read_text("utf-8"))
+    return seen["killed"] + seen["timeout"], seen["total"]
 
 
 @nox.session

@@ -36,6 +36,8 @@ from .fakes import VID, FakeSend, Line, Sent, answer, make_line, make_vid, outco
 
 looptime = pytest.mark.looptime
 
+NO_TOKEN = r"^The token is empty. Pass the API token, or set KOKOON_TOKEN for from_env\(\)\.$"
+
 
 @attrs.define
 class Provider:
@@ -120,8 +122,8 @@ def test_a_token_is_sent_as_it_is(token: str, checked: str) -> None:
 @pytest.mark.parametrize(
     ("token", "said"),
     [
-        ("", "The token is empty."),
-        ("\n", "The token is empty."),
+        ("", NO_TOKEN),
+        ("\n", NO_TOKEN),
         ("abc\ndef", r"\(length 7\) has a character at position 3 "),
         ("abc\n\n", r"\(length 4\) has a character at position 3 "),
         ("\rabc", r"\(length 4\) has a character at position 0 "),
@@ -170,6 +172,13 @@ def test_no_frame_shows_a_token_of_another_kind(token: object) -> None:
     assert_no_secret(caught.value)
 
 
+def test_a_token_given_is_the_first_one() -> None:
+    """A token that is given as a text is current from the beginning."""
+    token = make_tokens("abc").current
+    assert token is not None
+    assert (token.secret, token.generation) == ("abc", 1)
+
+
 @pytest.mark.fault("F-120")
 def test_a_secret_is_shown_nowhere() -> None:
     """A secret has a constant repr, within other objects too, and is neither pickled nor copied."""
@@ -177,7 +186,7 @@ def test_a_secret_is_shown_nowhere() -> None:
     assert repr(secret) == "<secret>"
     assert repr([secret, {"a": secret}]) == "[<secret>, {'a': <secret>}]"
     for spoil in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="never pickled"):
+        with pytest.raises(TypeError, match=r"^a token is never pickled$"):
             spoil(secret)
     assert_no_secret(Token(secret, 1))
     assert_no_secret(make_tokens(secret))
@@ -382,7 +391,9 @@ async def test_a_provider_that_raises(failure: Exception) -> None:
     assert len({id(error) for error in errors}) == 20
     assert [error.vid for error in errors] == [make_vid(n) for n in range(20)]
     name = "RuntimeError" if isinstance(failure, StopIteration) else type(failure).__name__
-    assert errors[0].message == f"The token provider failed with {name}."
+    assert str(errors[0]) == (
+        f"The token provider failed with {name}. Its own text is left out, since it may hold the token."
+    )
     assert errors[0].attempts == len(send.sent) == 0
     for error in errors:
         assert error.__cause__ is error.__context__ is None
@@ -410,6 +421,7 @@ async def test_a_provider_that_gives_no_token(bad: object) -> None:
     with pytest.raises(ConfigurationError, match="The token provider: The token ") as caught:
         await line.pipeline.fetch(VID)
     assert send.sent == []
+    assert bad != "" or caught.value.hint.startswith("Pass the API token")
     assert_no_secret(caught.value)
 
 
@@ -516,8 +528,12 @@ async def test_a_provider_that_calls_its_own_client(first: bool) -> None:
 
     asked: list[int] = []
     line = make_line(accepting("new"), token=provider)
-    with pytest.raises(ConfigurationError, match="called the client that waits for its token"):
+    with pytest.raises(ConfigurationError) as caught:
         await line.pipeline.fetch(VID)
+    assert str(caught.value) == (
+        "The token provider: It called the client that waits for its token."
+        " Use another client, or plain HTTP, inside the provider."
+    )
     assert asyncio.get_running_loop().time() == 0
 
 

@@ -245,8 +245,18 @@ def test_the_field_at_fault_is_named(change: dict[str, Any], field: str, reason:
     """A record that is not as documented: the error has the field's path, and no value."""
     error = refusal(answer(200, {**RECORD, **change}))
     assert (error.field, error.status, error.excerpt) == (field, 200, "")
-    assert error.message == f"The record of image {VID} is not as documented: {field}: {reason}."
+    assert str(error) == (
+        f"The record of image {VID} is not as documented: {field}: {reason}."
+        " The API may have changed; look for a newer version of kokoon-async."
+    )
     assert_no_secret(error)
+
+
+@pytest.mark.fault("F-18")
+def test_a_cut_object_may_begin_with_blanks() -> None:
+    """What begins like an object, and does not end like one, was cut: asking again may help."""
+    assert type(refusal(answer(200, b' \n {"vid": "de5e'))) is ProtocolError
+    assert type(refusal(answer(200, b" \n not an object"))) is UnexpectedResponse
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ class Tokens:
     async def _ask(self, known: int) -> Token:
         if self in _asking.get():
             raise ConfigurationError(
-                "The token provider called the client that waits for its token.",
+                "It called the client that waits for its token.",
                 hint="Use another client, or plain HTTP, inside the provider.",
             )
         if self._token is not None and self._token.generation > known:
