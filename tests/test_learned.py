@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import heapq
 import json
 import math
 import pickle
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kokoon_async import ConfigurationError, Learned, Look, evaluate, preview
+from kokoon_async import ConfigurationError, Exponential, Learned, Look, evaluate, preview
 from kokoon_async.models import ImageState
-from kokoon_async.polling.memory import EDGES, Memory, place_of
+from kokoon_async.polling.grid import EDGES, place_of
+from kokoon_async.polling.memory import Memory
 from kokoon_async.polling.planning import cheapest_next
 
 
@@ -109,6 +111,35 @@ def test_hundred_waits_are_enough(draw: Draw, price: float):
     assert cost <= 1.2 * best
     assert cost < untaught
     assert policy.observed == 100
+
+
+def wait_together(policy: Learned, durations: Sequence[float]) -> float:
+    """Wait for images that begin at the same time, as a client does; give the cost of a wait."""
+    due = [(0.0, 0.0, 1, number) for number in range(len(durations))]
+    cost = 0.0
+    while due:
+        age, before, looks, number = heapq.heappop(due)
+        cost += policy.price
+        if age >= durations[number]:
+            cost += age - durations[number]
+            policy.record(before, age, since=before)
+            continue
+        if looks > 1:
+            policy.follow(before, age)
+        delay = max(0.1, policy.next_delay(make_look(age, looks=looks)))
+        heapq.heappush(due, (age + delay, age, looks + 1, number))
+    return cost / len(durations)
+
+
+@pytest.mark.parametrize("draw", [queue_and_run, log_normal(200, 0.3)])
+def test_images_that_begin_together_teach_too(draw: Draw):
+    """The quick ones of a batch do not make the others seem overdue, and the next batch gains."""
+    policy, chance = Learned(seed=3), random.Random(3)
+    first, second = ([draw(chance) for _ in range(400)] for _ in range(2))
+    best = optimum(sample(draw), 1.0)
+    assert wait_together(policy, first) < evaluate(Exponential(), first).total
+    assert wait_together(policy, second) < 1.2 * best
+    assert evaluate(policy, sample(draw)).total < 1.2 * best
 
 
 @pytest.mark.parametrize(("before", "after"), [(20, 60), (60, 20)])

@@ -10,7 +10,8 @@ import attrs
 
 from .._checks import positive, share
 from ..errors import ConfigurationError
-from .memory import EDGES, Memory
+from .grid import EDGES
+from .memory import Memory
 from .planning import Ladder
 from .policies import Look
 
@@ -73,9 +74,23 @@ class Learned:
             return pause
         return pause + min(pause, following) * self.jitter * (2 * self._random.random() - 1)
 
-    def record(self, earliest: float, latest: float) -> None:
-        """Learn that an image finished at an age in (earliest, latest]; latest may be inf."""
-        self._memory.add(earliest, latest)
+    def follow(self, since: float, until: float) -> None:
+        """Learn that an image was unfinished at the age *since*, and still is at *until*."""
+        self._memory.follow(since, until)
+
+    def record(self, earliest: float, latest: float, *, since: float = 0.0) -> None:
+        """
+        Learn that an image finished at an age in (earliest, latest]; latest may be inf.
+
+        Args:
+            earliest: In seconds, as is *latest*.
+
+            latest: Infinite for a wait that was given up.
+
+            since: At which age the image was first seen unfinished, or the age up to which
+                `follow` was told of it.
+        """
+        self._memory.add(earliest, latest, since)
 
     def _planned(self) -> Ladder:
         """Give the plans, made anew only when they are worth it: a plan costs a millisecond."""

@@ -41,7 +41,13 @@ class Look:
 
 
 class PollPolicy(Protocol):
-    """Decide when to look next, and learn from when images were finished."""
+    """
+    Decide when to look next, and learn from when images were finished.
+
+    A policy may have a third method, ``follow(since, until)``, to be told after each look
+    of an image that was unfinished at the age *since*, and still is at *until*. Its
+    ``record`` then gets a keyword *since* too: the age up to which it was told.
+    """
 
     def next_delay(self, look: Look) -> float:
         """Give the seconds from now to the next look, zero or more."""
