@@ -27,17 +27,12 @@ class Look:
         looks: Looks made so far, from 1.
 
         state: The image's state at the last good look; ``pending`` before the first.
-
-        spacing: The mean pause in seconds between two looks at one image that the rate
-            allows now: images waited for, divided by looks per second. 0 if that does
-            not matter; a client's own waits leave it at 0 (decision 23).
     """
 
     age: float
     elapsed: float
     looks: int
     state: ImageState
-    spacing: float = 0.0
 
 
 class PollPolicy(Protocol):
