@@ -34,7 +34,7 @@ from kokoon_async import (
     Limits,
     PollPolicy,
 )
-from kokoon_async._http.protocol import Request, Response
+from kokoon_async._http.protocol import Response
 from kokoon_async.simulator import Simulator
 
 
@@ -122,12 +122,12 @@ class InProcess:
     server: Simulator
     count: int = 0
 
-    async def __call__(self, request: Request, call: Any, token: object) -> Response:  # noqa: ARG002
+    async def __call__(self, path: str, call: Any, token: object) -> Response:  # noqa: ARG002
         """Give the record as it is now."""
         self.count += 1
         call.attempts += 1
         headers = CIMultiDict({"Date": format_datetime(self.server.now(), usegmt=True)})
-        body = json.dumps(self.server.record(request.vid)).encode()
+        body = json.dumps(self.server.record(call.vid)).encode()
         return Response(200, CIMultiDictProxy(headers), body, lambda: None)
 
 
