@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import kokoon_async
-from kokoon_async import Fixed, KokoonClient, _life, cli
+from kokoon_async import KokoonClient, Learned, cli
 from kokoon_async.cli import _process
 from kokoon_async.cli._commands import program
 from kokoon_async.cli._get import get_images
@@ -182,13 +182,12 @@ async def test_stopped_get_says_how_far_it_came(capsys: pytest.CaptureFixture[st
 # -- wait ------------------------------------------------------------------------------------------
 
 
-def test_wait_writes_a_line_per_change(
-    run: Run, sim: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wait_writes_a_line_per_change(run: Run, sim: Simulator, tmp_path: Path) -> None:
     """Without a terminal there is one line for each change, and a summary at the end."""
-    monkeypatch.setattr(_life, "Learned", lambda: Fixed(0.02))  # what it would do takes seconds
     vid, ready = sim.add_image("pending processing completed"), sim.add_image("completed")
-    result = run("wait", vid, ready.upper(), vid)
+    learned = tmp_path / "learned"
+    learned.write_text(Learned(price=1e-6).to_json())  # looks as often as it can
+    result = run("wait", vid, ready.upper(), vid, "--learn", str(learned))
     assert result.exit_code == 0
     told = [line.split()[2:4] for line in result.stdout.splitlines()]
     assert [state for told_vid, state in told if told_vid == vid] == [

@@ -101,6 +101,7 @@ def make_job(**changes: Any) -> StatusJob:
         "out": "-",
         "wait": False,
         "timeout": 9.0,
+        "learn": None,
         "format": None,
         "shard_size": 10,
         "fresh": False,

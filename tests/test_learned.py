@@ -1,8 +1,9 @@
-"""The policy that learns: from nothing, from intervals, from files, and under pressure."""
+"""The policy that learns: from nothing, from intervals, and from files."""
 
 from __future__ import annotations
 
 import copy
+import heapq
 import json
 import math
 import pickle
@@ -16,21 +17,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kokoon_async import ConfigurationError, Learned, Look, evaluate, preview
+from kokoon_async import ConfigurationError, Exponential, Learned, Look, evaluate, preview
 from kokoon_async.models import ImageState
-from kokoon_async.polling.memory import EDGES, Memory, place_of
+from kokoon_async.polling.grid import EDGES, place_of
+from kokoon_async.polling.memory import Memory
 from kokoon_async.polling.planning import cheapest_next
 
 
 Draw = Callable[[random.Random], float]
 
 
-def make_look(
-    age: float = 0.0, *, elapsed: float | None = None, looks: int = 1, spacing: float = 0.0
-) -> Look:
+def make_look(age: float = 0.0, *, elapsed: float | None = None, looks: int = 1) -> Look:
     """Look at an image of that age."""
     known = age if elapsed is None else elapsed
-    return Look(age, known, looks, ImageState.PROCESSING, spacing=spacing)
+    return Look(age, known, looks, ImageState.PROCESSING)
 
 
 def taught(history: Sequence[tuple[float, float]], **settings: Any) -> Learned:
@@ -111,6 +111,35 @@ def test_hundred_waits_are_enough(draw: Draw, price: float):
     assert policy.observed == 100
 
 
+def wait_together(policy: Learned, durations: Sequence[float]) -> float:
+    """Wait for images that begin at the same time, as a client does; give the cost of a wait."""
+    due = [(0.0, 0.0, 1, number) for number in range(len(durations))]
+    cost = 0.0
+    while due:
+        age, before, looks, number = heapq.heappop(due)
+        cost += policy.price
+        if age >= durations[number]:
+            cost += age - durations[number]
+            policy.record(before, age, since=before)
+            continue
+        if looks > 1:
+            policy.follow(before, age)
+        delay = max(0.1, policy.next_delay(make_look(age, looks=looks)))
+        heapq.heappush(due, (age + delay, age, looks + 1, number))
+    return cost / len(durations)
+
+
+@pytest.mark.parametrize("draw", [queue_and_run, log_normal(200, 0.3)])
+def test_images_that_begin_together_teach_too(draw: Draw):
+    """The quick ones of a batch do not make the others seem overdue, and the next batch gains."""
+    policy, chance = Learned(seed=3), random.Random(3)
+    first, second = ([draw(chance) for _ in range(400)] for _ in range(2))
+    best = optimum(sample(draw), 1.0)
+    assert wait_together(policy, first) < evaluate(Exponential(), first).total
+    assert wait_together(policy, second) < 1.2 * best
+    assert evaluate(policy, sample(draw)).total < 1.2 * best
+
+
 @pytest.mark.parametrize(("before", "after"), [(20, 60), (60, 20)])
 def test_change_is_followed(before: float, after: float):
     """150 waits after the service's speed changed, the cost is within 1.3 of the new optimum."""
@@ -185,7 +214,6 @@ def test_delays_are_finite_and_not_negative(history: Any, ages: list[float], jit
         for look in (
             make_look(age),
             make_look(math.nan, elapsed=age),
-            make_look(age, spacing=60.0),
         ):
             delay = policy.next_delay(look)
             assert math.isfinite(delay)
@@ -249,33 +277,6 @@ def test_close_looks_are_not_spread_far():
         assert abs(policy.next_delay(make_look()) - expected) <= 0.1 * following + 1e-9
 
 
-# --- pressure -----------------------------------------------------------------------------------
-
-
-def test_pressure_raises_the_price_and_its_end_lowers_it():
-    """Where the rate allows a look every 30 s only, pauses are as long; later they are as before."""
-    policy = taught([(10, 12), (14, 18), (25, 30), (7, 9)] * 10, jitter=0)
-    usual = policy.next_delay(make_look(0.0))
-    assert policy.next_delay(make_look(0.0, spacing=30.0)) > 1.5 * usual
-    assert policy.next_delay(make_look(0.0, spacing=0.0)) == usual
-    assert policy.next_delay(make_look(0.0)) == usual
-
-
-def test_pressure_stays_when_plans_are_made_anew():
-    """What is learned meanwhile does not start the search for the price over again."""
-    policy = taught([(10, 12)] * 10, jitter=0)
-    policy.next_delay(make_look(0.0, spacing=100.0))
-    before = policy._ladder
-    for _ in range(60):
-        policy.record(20, 24)
-    policy.next_delay(make_look(0.0, spacing=100.0))
-    after = policy._ladder
-    assert before is not None
-    assert after is not None
-    assert before is not after
-    assert len(after._plans) < len(before._plans)
-
-
 # --- planning anew ------------------------------------------------------------------------------
 
 
@@ -285,8 +286,8 @@ def plans_made(policy: Learned, history: Sequence[tuple[float, float]]) -> int:
     for earliest, latest in history:
         policy.record(earliest, latest)
         policy.next_delay(make_look())
-        if not made or made[-1] is not policy._ladder:
-            made.append(policy._ladder)
+        if not made or made[-1] is not policy._plan:
+            made.append(policy._plan)
     return len(made)
 
 
@@ -306,13 +307,13 @@ def test_surprises_are_planned_for_at_once():
     """When images suddenly take much longer, no plan waits for dozens of them."""
     policy = taught([(10, 12), (9, 10), (12, 15)] * 200)
     policy.next_delay(make_look())
-    before = policy._ladder
+    before = policy._plan
     for _ in range(4):
         policy.next_delay(make_look())
-        assert policy._ladder is before
+        assert policy._plan is before
         policy.record(100, 120)
     policy.next_delay(make_look())
-    assert policy._ladder is not before
+    assert policy._plan is not before
 
 
 def test_another_price_is_planned_for_at_once():

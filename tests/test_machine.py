@@ -55,7 +55,7 @@ class Recorder:
 
     delay: Any = 5.0
     looks: list[Look] = attrs.field(factory=list)
-    lessons: list[tuple[float, float]] = attrs.field(factory=list)
+    lessons: list[tuple[float, ...]] = attrs.field(factory=list)
 
     def next_delay(self, look: Look) -> float:
         """Give the delay."""
@@ -541,6 +541,66 @@ def test_a_servers_clock_that_jumps_does_not_spoil_a_lesson():
     assert lessons_of((1, "pending", 50.0), (6, "completed", 2.0)) == [(0, 2)]
     assert lessons_of((1, "pending", 50.0), (6, "completed", 80.0)) == [(75, 80)]
     assert lessons_of((1, "pending", 50.0), (6, "completed", 0.0)) == []
+
+
+@attrs.define
+class Follower(Recorder):
+    """A policy that is told of each look too."""
+
+    followed: list[tuple[float, float]] = attrs.field(factory=list)
+
+    def follow(self, since: float, until: float) -> None:
+        """Remember between which looks the image was unfinished."""
+        self.followed.append((since, until))
+
+    def record(self, earliest: float, latest: float, *, since: float = 0.0) -> None:
+        """Remember the lesson, and what it goes on from."""
+        self.lessons.append((earliest, latest, since))
+
+
+def test_a_policy_may_follow_the_looks():
+    """It is told between which ages an image was unfinished, and in the end goes on from there."""
+    policy = Follower()
+    machine = make_machine(policy)
+    for at in (1, 6, 9):
+        see(machine, at, age=at + 10.0)
+    assert policy.followed == [(11.0, 16.0), (16.0, 19.0)]
+    miss(machine, 12)
+    see(machine, 15, age=25.0)
+    assert policy.followed[2:] == [(19.0, 25.0)]
+    see(machine, 20, "completed", age=30.0)
+    machine.conclude()
+    assert len(policy.followed) == 3
+    assert policy.lessons == [(25.0, 30.0, 25.0)]
+
+
+def test_a_policy_that_follows_hears_of_the_end_too():
+    """A wait given up adds nothing to what was told, but that it is over."""
+    policy = Follower()
+    machine = make_machine(policy)
+    see(machine, 1, age=11.0)
+    machine.conclude()
+    assert (policy.followed, policy.lessons) == ([], [(11.0, math.inf, 11.0)])
+
+
+def test_what_another_wait_tells_is_not_told_twice():
+    """Of several waits for one image only one tells the policy of a look."""
+    policy = Follower()
+    machine = make_machine(policy)
+    see(machine, 1, age=11.0)
+    see(machine, 6, age=16.0, is_told=True)
+    see(machine, 9, age=19.0)
+    assert policy.followed == [(16.0, 19.0)]
+
+
+def test_two_answers_at_once_are_no_time_to_follow():
+    """Where no time passed there is nothing to tell, and no age is below zero."""
+    policy = Follower()
+    machine = make_machine(policy)
+    see(machine, 5, age=1.0)
+    see(machine, 5, age=1.0)
+    see(machine, 8, age=2.0)
+    assert policy.followed == [(0.0, 2.0)]
 
 
 # --- every course of events ---------------------------------------------------------------------

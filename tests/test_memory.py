@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kokoon_async.polling.memory import BINS, EDGES, Memory, blurred, place_of
+from kokoon_async.polling.grid import BINS, EDGES, blurred, place_of
+from kokoon_async.polling.memory import Memory
 
 
 ages = st.one_of(st.floats(0, 2e5), st.sampled_from([*EDGES[:3], *EDGES[-3:], 1e300]))
@@ -145,10 +146,8 @@ def test_nonsense_is_left_out(nonsense: tuple[float, float]):
         (0.0, 20.0),
         (10.0, 10.001),  # inside one bin
         (10.0, 12.0),
-        (20.0, math.inf),
         (86_000.0, 1e9),
         (1e6, 2e6),  # beyond the grid
-        (1e300, math.inf),
     ],
 )
 def test_observation_is_one_count_inside_its_interval(earliest: float, latest: float):
@@ -157,9 +156,85 @@ def test_observation_is_one_count_inside_its_interval(earliest: float, latest: f
     memory.distribution()
     first = min(place_of(earliest)[0], BINS - 1)
     last = min(place_of(latest)[0], BINS - 1)
-    for counts in memory._counts:
-        assert sum(counts) == pytest.approx(1)
-        assert sum(counts[first : last + 1]) == pytest.approx(1)
+    for counts, risks, span in zip(memory._counts, memory._risks, (60, 600), strict=True):
+        assert sum(counts) == pytest.approx(1, rel=1 / span)
+        assert sum(counts[first : last + 1]) == sum(counts)
+        assert risks[: first + 1] == pytest.approx([span * (1 - math.exp(-1 / span))] * (first + 1))
+        assert max(risks[last + 1 :], default=0.0) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "whole"),
+    [
+        (0.0, 20.0, range(place_of(20.0)[0])),
+        (10.0, 20.0, range(place_of(10.0)[0] + 1, place_of(20.0)[0])),
+        (1e4, 1e9, range(place_of(1e4)[0] + 1, BINS)),
+    ],
+)
+def test_images_that_are_waited_for_are_at_risk(since: float, until: float, whole: range):
+    """One that was unfinished all the time counts in each bin between, and finished in none."""
+    memory = Memory()
+    memory.follow(since, until)
+    memory.distribution()
+    assert memory.observed == memory.unread == 0
+    for counts, risks, span in zip(memory._counts, memory._risks, (60, 600), strict=True):
+        assert not any(counts)
+        assert risks[whole.start : whole.stop] == pytest.approx(
+            [span * (1 - math.exp(-1 / span))] * len(whole), rel=1e-6
+        )
+        length = min(until, EDGES[-1]) - since
+        covered = [
+            -span * math.log1p(-risk / span) * (end - start)
+            for risk, (start, end) in zip(risks, pairwise(EDGES), strict=True)
+        ]
+        assert sum(covered) == pytest.approx(length, rel=0.01)
+
+
+@pytest.mark.parametrize("latest", [22.0, math.inf])
+def test_a_wait_that_was_followed_counts_as_one_that_was_not(latest: float):
+    """Told look by look or at the end only, it is the same lesson."""
+    at_once, followed = memory_of((20.0, latest)), Memory()
+    for since, until in pairwise([0.0, 1.3, 7.0, 20.0]):
+        followed.follow(since, until)
+    followed.add(20.0, latest, since=20.0)
+    assert followed.distribution() == pytest.approx(at_once.distribution())
+    for one, other in zip(followed._risks, at_once._risks, strict=True):
+        assert one == pytest.approx(other)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [(-1.0, 5.0), (5.0, 5.0), (6.0, 5.0), (math.nan, 5.0), (5.0, math.nan), (5.0, math.inf)],
+)
+def test_nonsense_is_not_followed(nonsense: tuple[float, float]):
+    """A clock that jumped does not spoil the memory between two looks either."""
+    memory = Memory()
+    memory.follow(*nonsense)
+    memory.add(5.0, 6.0, since=nonsense[0] if nonsense[0] > 5 else math.nan)
+    assert memory == Memory()
+
+
+def test_those_that_wait_still_outweigh_the_quick_ones():
+    """Of 100 images that began together and are 30 s old, 5 finished: the others are not overdue."""
+    memory = Memory()
+    for number in range(100):
+        for since, until in pairwise([0.1, 5.0, 10.0, 20.0, 30.0]):
+            if number < 5 and until == 20.0:
+                memory.add(since, until, since)
+                break
+            memory.follow(since, until)
+    assert share_between(memory, 30, math.inf) > 0.8
+    assert share_between(memory_of((10.0, 20.0), times=5), 30, math.inf) < 0.3
+
+
+def test_ages_of_which_nothing_new_is_heard_are_not_forgotten():
+    """After a thousand images that were first seen at an age of 60 s, the early ages are known."""
+    memory = memory_of((20.0, 22.0), (20.0, 22.0), (90.0, 99.0), times=100)
+    before = share_between(memory, 0, 40)
+    for _ in range(1_000):
+        memory.add(95.0, 99.0, since=60.0)
+    assert before > 0.5
+    assert share_between(memory, 0, 40) == pytest.approx(before, abs=0.05)
 
 
 def test_count_is_spread_as_is_believed():
@@ -171,8 +246,8 @@ def test_count_is_spread_as_is_believed():
     memory.add(10.0, 40.0)
     memory.distribution()
     for counts, old, old_near, span in zip(memory._counts, before, near, (60, 600), strict=True):
-        fade = 1 - 1 / span
-        assert sum(counts) == pytest.approx(fade * old + 1)
+        fade = math.exp(-1 / span)
+        assert sum(counts) == pytest.approx(fade * old + 1, rel=0.02)
         assert sum(counts[place_of(18)[0] : place_of(22)[0]]) > fade * old_near + 0.8
 
 
@@ -222,12 +297,12 @@ def test_observations_are_learned_even_if_nobody_asks():
 
 
 def test_slower_service_is_followed():
-    """After 20 s became 60 s, 100 observations outweigh the 600 before."""
+    """After 20 s became 60 s, 150 observations outweigh the 600 before."""
     memory, chance = Memory(), random.Random(5)
     for _ in range(600):
         watch(memory, chance.lognormvariate(math.log(20), 0.3))
     assert share_between(memory, 0, 30) > 0.85
-    for _ in range(100):
+    for _ in range(150):
         watch(memory, chance.lognormvariate(math.log(60), 0.3))
     assert share_between(memory, 40, 90) > 0.55
 
@@ -272,18 +347,17 @@ def test_the_usual_is_no_surprise():
 def test_ten_million_observations_leave_it_working():
     """Counts stay bounded: nothing grows, overflows or vanishes, and change is still followed."""
     memory = Memory(observed=10_000_000)
-    for _ in range(3_000):  # as long as the memory lasts, ten times over
+    for _ in range(6_000):  # as long as the memory lasts, ten times over
         memory.add(10.0, 12.0)
-        memory.add(1e5, math.inf)
-    totals = [sum(counts) for counts in memory._counts]
-    assert totals == pytest.approx([60, 600], rel=0.01)
-    for _ in range(3_000):
-        memory.add(10.0, 12.0)
-        memory.add(1e5, math.inf)
-    assert [sum(counts) for counts in memory._counts] == pytest.approx(totals, rel=0.02)
+        memory.follow(0.0, 1e5)
+        memory.add(1e5, math.inf, since=1e5)
+    for risks, span in zip(memory._risks, (60, 600), strict=True):
+        assert max(risks) == pytest.approx(span)
+        assert min(risks) > 0.9 * span
+    for counts, span in zip(memory._counts, (60, 600), strict=True):
+        assert sum(counts) == pytest.approx(span / 2, rel=0.3)
     for _ in range(640):
         memory.add(3.0, 4.0)
-    assert [sum(counts) for counts in memory._counts] == pytest.approx(totals, rel=0.02)
     assert share_between(memory, 2, 6) > 0.9
     assert memory.observed == 10_012_640
 
@@ -360,6 +434,8 @@ def replaced(path: list[Any], value: Any) -> dict[str, Any]:
         (["counts", 1, 7], "1"),
         (["counts", 1, 7], True),
         (["counts", 1, 7], None),
+        (["risks", 1, 7], -1e-9),
+        (["risks"], []),
         (["span_merits"], [0.0]),
         (["span_merits", 0], 1e300),
         (["width_merits", 2], math.nan),

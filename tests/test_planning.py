@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kokoon_async.polling.planning import Ladder, Plan, cheapest_next, cut_finer, mean_pause
+from kokoon_async.polling.planning import Plan, cheapest_next, cut_finer
 
 
 prices = st.floats(0.01, 100)
@@ -127,7 +127,7 @@ def test_bins_are_cut_where_looks_will_be_dense():
 
 # --- a plan -------------------------------------------------------------------------------------
 
-PLAN = Plan(ages=[0.0, 1.0, 4.0, 10.0], choices=[1, 3, 3, 3], mean_pause=1.0)
+PLAN = Plan(ages=[0.0, 1.0, 4.0, 10.0], choices=[1, 3, 3, 3])
 
 
 @pytest.mark.parametrize(
@@ -152,107 +152,30 @@ def test_pauses_are_those_to_the_planned_ages(age: float, pauses: tuple[float, f
 def test_pauses_are_finite_and_above_zero(grid: Grid, price: float, age: float):
     """There is always a next look, and never at once."""
     choices = cheapest_next(grid.ages, grid.masses, grid.middles, price)
-    for pause in Plan(grid.ages, choices, 1.0).pauses(age):
+    for pause in Plan(grid.ages, choices).pauses(age):
         assert 0 < pause < math.inf or age == pause == 0
 
 
-def test_mean_pause_is_that_of_all_looks():
-    """Half of the images need one look after the first, and half of them a second one."""
-    grid = Grid([0.0, 1.0, 3.0], [0.0, 0.5, 0.5])
-    assert mean_pause(grid.ages, grid.masses, [1, 2, 2]) == pytest.approx((1 + 0.5 * 2) / 1.5)
-    assert mean_pause(grid.ages, grid.masses, [2, 2, 2]) == 3.0
-
-
-# --- prices under pressure ----------------------------------------------------------------------
+# --- from bins to a plan ------------------------------------------------------------------------
 
 EDGES = [0.0, *(0.5 * 1.1**step for step in range(100))]
+WEIGHTS = [
+    math.exp(-0.5 * (math.log((start + end) / 60) / 0.5) ** 2) + 1e-4
+    for start, end in pairwise(EDGES)
+]
+MASSES = [weight / sum(WEIGHTS) for weight in WEIGHTS]
 
 
-def make_ladder(price: float = 1.0) -> Ladder:
-    """Expect images to take about 30 seconds, and a very few of them up to hours."""
-    weights = [
-        math.exp(-0.5 * (math.log((start + end) / 60) / 0.5) ** 2) + 1e-4
-        for start, end in pairwise(EDGES)
-    ]
-    return Ladder.over(EDGES, [weight / sum(weights) for weight in weights], price)
-
-
-def test_without_pressure_the_price_is_the_price():
-    """A spacing that the plan keeps anyway changes nothing."""
-    ladder = make_ladder()
-    usual = ladder.plan(0.0)
-    assert 2 < usual.mean_pause < 20
-    assert ladder.plan(usual.mean_pause) is usual
-    assert ladder.step == 0
-
-
-@pytest.mark.parametrize("spacing", [15.0, 40.0, 300.0])
-def test_price_rises_as_far_as_it_must_and_falls_back(spacing: float):
-    """The plan is that of the lowest price which leaves the spacing on the average."""
-    ladder = make_ladder()
-    raised = ladder.plan(spacing)
-    step = ladder.step
-    assert step > 0
-    assert raised.mean_pause >= spacing
-    assert make_ladder(1.5 ** (step - 1)).plan(0.0).mean_pause < spacing
-    assert ladder.plan(0.0) is make_ladder().plan(0.0) or ladder.step == 0
-    assert ladder.plan(spacing) is raised
-
-
-@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=6))
-def test_plan_under_pressure_does_not_depend_on_what_was_asked_before(spacings: list[float]):
-    """The search goes on from where it was, and finds what a new one finds."""
-    ladder = LADDER
-    for spacing in spacings:
-        ladder.plan(spacing)
-    fresh = attrs.evolve(LADDER, step=0)
-    fresh._plans.update(LADDER._plans)
-    assert fresh.plan(spacings[-1]) is ladder.plan(spacings[-1])
-
-
-LADDER = make_ladder()
-
-
-@given(st.floats(0, 1e4))
-def test_mean_pause_grows_with_the_price(spacing: float):
-    """Whatever the pressure, the next step up looks no more often."""
-    LADDER.plan(spacing)
-    step = LADDER.step
-    assert LADDER._plan_at(step + 1).mean_pause >= LADDER._plan_at(step).mean_pause - 1e-9
-
-
-@given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_pressure_stretches_no_pause_beyond_a_turn(age: float, spacing: float):
-    """The few images that a dear plan would leave alone wait no longer than their turn."""
-    usual, _ = LADDER.pauses(age)
-    pause, _ = LADDER.pauses(age, spacing)
-    assert 0 < pause <= max(usual, spacing)
-
-
-def test_dear_plans_leave_the_last_images_alone_but_for_that():
-    """What the rule above is for: at 200 s apart, the second look would come an hour later."""
-    ladder = make_ladder()
-    plan = ladder.plan(200.0)
-    age = plan.ages[plan.choices[0]]
-    assert plan.pauses(age)[0] > 1_000
-    assert ladder.pauses(age, 200.0)[0] == pytest.approx(200.0)
-
-
-@pytest.mark.parametrize(("spacing", "step"), [(math.inf, 64), (1e300, 64), (math.nan, 0), (-1, 0)])
-def test_absurd_spacings_do_no_harm(spacing: float, step: int):
-    """The price ends somewhere, and what is no number is no pressure."""
-    ladder = make_ladder()
-    pause, following = ladder.pauses(5.0, spacing)
-    assert ladder.step == step
-    assert 0 < pause < math.inf
-    assert following >= 0
+def test_dear_looks_are_fewer():
+    """The higher the price, the longer is the first pause."""
+    pauses = [Plan.cheapest(EDGES, MASSES, price).pauses(0.0)[0] for price in (0.1, 1.0, 10.0)]
+    assert 0 < pauses[0] < pauses[1] < pauses[2]
 
 
 @pytest.mark.parametrize("price", [5e-324, 1e-9, 1e9, 1.7e308])
 def test_absurd_prices_make_plans(price: float):
-    """A price may be anything above zero, with pressure on top of it."""
-    ladder = make_ladder(price)
-    for spacing in (0.0, 50.0):
-        for age in (0.0, 29.0, 1e9):
-            assert all(0 < pause < math.inf for pause in ladder.pauses(age, spacing))
-    assert len(ladder.plan(0.0).ages) <= 8 * len(EDGES)
+    """A price may be anything above zero."""
+    plan = Plan.cheapest(EDGES, MASSES, price)
+    for age in (0.0, 29.0, 1e9):
+        assert all(0 < pause < math.inf for pause in plan.pauses(age))
+    assert len(plan.ages) <= 8 * len(EDGES)

@@ -443,6 +443,19 @@ async def test_one_image_is_one_lesson():
     assert shared.lessons == own.lessons == [(12, 22)]
 
 
+async def test_one_image_is_followed_once():
+    """Waits on one image that share a policy tell it once of each look; another policy hears too."""
+    shared, own = Following(), Following()
+    line = Line(Looks(after(25)))
+    first = line.wait(policy=shared)
+    watchers = [line.wait(policy=policy) for policy in (shared, own, shared)]
+    await asyncio.sleep(15)
+    line.scheduler.drop(first.wait)
+    await watchers[-1].over.wait()
+    assert shared.followed == own.followed == [(0, 10), (10, 20)]
+    assert shared.lessons == own.lessons == [(20, 30)]
+
+
 @attrs.define
 class Teachable:
     """A policy that looks every 10 seconds and remembers what it is told."""
@@ -456,6 +469,22 @@ class Teachable:
     def record(self, earliest: float, latest: float) -> None:
         """Remember the lesson."""
         self.lessons.append((earliest, latest))
+
+
+@attrs.define
+class Following(Teachable):
+    """The same, told of each look."""
+
+    followed: list[tuple[float, float]] = attrs.field(factory=list)
+
+    def follow(self, since: float, until: float) -> None:
+        """Remember between which looks the image was unfinished."""
+        self.followed.append((since, until))
+
+    def record(self, earliest: float, latest: float, *, since: float = 0.0) -> None:
+        """Remember the lesson."""
+        assert since == earliest
+        super().record(earliest, latest)
 
 
 # --- hints --------------------------------------------------------------------------------------

@@ -275,8 +275,10 @@ class Scheduler:
                 continue
             if wait.state != record.state:
                 wait.watcher.changed(wait, record)
+            is_told = any(other.policy is wait.policy for other, _ in steps)
+            reserve = self._reserve(wait)
             try:
-                step = wait.observe(now, record, age=age, reserve=self._reserve(wait))
+                step = wait.observe(now, record, age=age, reserve=reserve, is_told=is_told)
             except Exception as error:  # noqa: BLE001 - a user's policy; it ends that one wait
                 steps.append((wait, error))
             else:

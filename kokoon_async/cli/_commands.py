@@ -8,6 +8,7 @@ import click
 
 from kokoon_async import Timeouts
 
+from ._learning import LearnedFile
 from ._options import (
     Connection,
     connection_options,
@@ -93,6 +94,11 @@ def get(
     show_default=True,
     help="The most time for each image: 90, 1.5m, 2h or none.",
 )
+@click.option(
+    "--learn",
+    metavar="FILE",
+    help="Read from FILE how long images take, if it exists, and write down what these waits teach.",
+)
 @connection_options
 @click.pass_obj
 def wait(
@@ -102,6 +108,7 @@ def wait(
     *,
     as_json: bool,
     timeout: float | None,
+    learn: str | None,
     **options: Any,
 ) -> int:
     """
@@ -116,7 +123,8 @@ def wait(
 
     connection = Connection(**options)
     board = Board(read_vids(vids, connection), clock=time.monotonic)
-    client = connection.client(hooks=[board.note])
+    learned = LearnedFile.open(learn)
+    client = connection.client(hooks=[board.note], poll=learned.policy)
     console = make_console()
     view: LineView = LineView(board)
     if as_json:
@@ -128,7 +136,7 @@ def wait(
         async with client:
             return await wait_for_images(client, board, view, timeout=timeout)
 
-    return signals.run(work())
+    return learned.run(signals, work())
 
 
 @program.command()
@@ -149,6 +157,12 @@ def wait(
     default="30m",
     show_default=True,
     help="With --wait, the most time for each image: 90, 1.5m, 2h or none.",
+)
+@click.option(
+    "--learn",
+    metavar="FILE",
+    help="With --wait, read from FILE how long images take, if it exists, and write down what these"
+    " waits teach.",
 )
 @click.option(
     "--format",
@@ -188,14 +202,15 @@ def status(signals: Signals, /, **options: Any) -> int:
     job = StatusJob(**{field.name: options.pop(field.name) for field in attrs.fields(StatusJob)})
     connection = Connection(**options)
     job.check(connection)
-    client = connection.client()
+    learned = LearnedFile.open(job.learn)
+    client = connection.client(poll=learned.policy)
     view = make_view(is_stream=job.is_stream)
 
     async def work() -> int:
         async with client:
             return await run_status(client, job, view)
 
-    return signals.run(work())
+    return learned.run(signals, work())
 
 
 @program.command()

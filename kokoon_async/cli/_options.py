@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from kokoon_async import Hook, KokoonClient, Limits, Timeouts
+from kokoon_async import Hook, KokoonClient, Limits, PollPolicy, Timeouts
 
 from ._process import complain
 
@@ -63,10 +63,14 @@ class Connection:
     allow_plain_http: bool
 
     def client(
-        self, *, timeouts: Timeouts | None = None, hooks: Sequence[Hook] = ()
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        hooks: Sequence[Hook] = (),
+        poll: PollPolicy | None = None,
     ) -> KokoonClient:
         """
-        Make a client.
+        Make a client; what it is given here is passed on.
 
         Raises:
             click.UsageError: If there is no token.
@@ -77,6 +81,7 @@ class Connection:
             "limits": Limits(max_in_flight=self.concurrency, requests_per_second=self.rate),
             "timeouts": timeouts or Timeouts(),
             "hooks": hooks,
+            "poll": poll,
             "allow_plain_http": self.allow_plain_http,
         }
         if self.base_url is not None:

@@ -37,6 +37,8 @@ class StatusJob:
 
         timeout: Seconds for each wait; ``None`` for ever.
 
+        learn: The file for what the waits teach; ``None`` for none.
+
         format: The format's name; ``None`` to go by the suffix of *out*.
 
         shard_size: How many ids are written and resumed together.
@@ -52,6 +54,7 @@ class StatusJob:
     out: str
     wait: bool
     timeout: float | None
+    learn: str | None
     format: str | None
     shard_size: int
     fresh: bool
@@ -80,7 +83,16 @@ class StatusJob:
                 "--fresh asks for all ids again, --retry-failed only for those that failed: choose"
                 " one of them."
             )
+        self._check_learning()
         self._check_input(connection)
+
+    def _check_learning(self) -> None:
+        if self.learn is None:
+            return
+        if not self.wait:
+            raise click.UsageError("Only waits teach anything: --learn needs --wait.")
+        if not self.is_stream and Path(self.learn).resolve() == Path(self.out).resolve():
+            raise click.UsageError("--learn and -o name the same file.")
 
     def _check_input(self, connection: Connection) -> None:
         if self.file != STDIO:

@@ -10,8 +10,9 @@ import attrs
 
 from .._checks import positive, share
 from ..errors import ConfigurationError
-from .memory import EDGES, Memory
-from .planning import Ladder
+from .grid import EDGES
+from .memory import Memory
+from .planning import Plan
 from .policies import Look
 
 
@@ -36,8 +37,7 @@ class Learned:
 
     Attributes:
         price: Seconds of delay that one request is worth. 0.3 suits a single interactive
-            wait, 1 is a fair default, 3 and more suit large batches. Where the rate of
-            requests is limited, it rises by itself as far as it must.
+            wait, 1 is a fair default, 3 and more suit large batches.
 
         jitter: Share of the pause by which looks are spread, e.g. 0.1 for ± 10 %; 0 for
             none. Where the next pause is shorter, it is a share of that: a look that was
@@ -50,7 +50,8 @@ class Learned:
     jitter: float = attrs.field(default=0.1, validator=share, kw_only=True)
     seed: int | None = attrs.field(default=None, kw_only=True)
     _memory: Memory = attrs.field(factory=Memory, init=False)
-    _ladder: Ladder | None = attrs.field(default=None, init=False, eq=False)
+    _plan: Plan | None = attrs.field(default=None, init=False, eq=False)
+    _planned_price: float = attrs.field(default=0.0, init=False, eq=False)
     _random: random.Random = attrs.field(init=False, eq=False)
 
     @_random.default
@@ -68,36 +69,49 @@ class Learned:
 
     def next_delay(self, look: Look) -> float:
         """Give the pause until the look that is worth its price."""
-        pause, following = self._planned().pauses(_age(look), look.spacing)
+        pause, following = self._planned().pauses(_age(look))
         if not self.jitter:
             return pause
         return pause + min(pause, following) * self.jitter * (2 * self._random.random() - 1)
 
-    def record(self, earliest: float, latest: float) -> None:
-        """Learn that an image finished at an age in (earliest, latest]; latest may be inf."""
-        self._memory.add(earliest, latest)
+    def follow(self, since: float, until: float) -> None:
+        """Learn that an image was unfinished at the age *since*, and still is at *until*."""
+        self._memory.follow(since, until)
 
-    def _planned(self) -> Ladder:
-        """Give the plans, made anew only when they are worth it: a plan costs a millisecond."""
-        ladder, memory = self._ladder, self._memory
+    def record(self, earliest: float, latest: float, *, since: float = 0.0) -> None:
+        """
+        Learn that an image finished at an age in (earliest, latest]; latest may be inf.
+
+        Args:
+            earliest: In seconds, as is *latest*.
+
+            latest: Infinite for a wait that was given up.
+
+            since: At which age the image was first seen unfinished, or the age up to which
+                `follow` was told of it.
+        """
+        self._memory.add(earliest, latest, since)
+
+    def _planned(self) -> Plan:
+        """Give the plan, made anew only when it is worth it: that takes a millisecond."""
+        plan, memory = self._plan, self._memory
         due = max(_REPLAN_SHARE * min(memory.observed, _MOST_COUNTED), 1)
         if (
-            ladder is None
+            plan is None
             or memory.unread >= due
             or memory.is_surprised
-            or ladder.price != self.price
+            or self.price != self._planned_price
         ):
-            step = 0 if ladder is None else ladder.step
-            ladder = Ladder.over(EDGES, memory.distribution(), self.price, step=step)
-            self._ladder = ladder
-        return ladder
+            plan = self._plan = Plan.cheapest(EDGES, memory.distribution(), self.price)
+            self._planned_price = self.price
+        return plan
 
     # -- keeping what was learned ------------------------------------------------------
 
     def to_json(self) -> str:
         """Write down settings and what was learned, but not the jitter's seed and state."""
         # Plan anew: from here on this policy and one that is read from the text plan alike.
-        self._ladder = None
+        self._plan = None
         state = {"kind": _KIND, "version": _VERSION, "price": self.price, "jitter": self.jitter}
         return json.dumps(state | {"memory": self._memory.to_state()})
 

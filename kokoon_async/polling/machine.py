@@ -152,6 +152,7 @@ class WaitMachine:
         *,
         age: float | None = None,
         reserve: float = 0.0,
+        is_told: bool = False,
     ) -> Step:
         """
         Take in a look that brought a record.
@@ -168,13 +169,19 @@ class WaitMachine:
 
             reserve: Seconds before the deadline at which the last look has to start, to
                 be answered in time.
+
+            is_told: Whether another wait tells the policy of this look.
         """
         self.looks += 1
         self.failures_in_a_row = 0
         if age is not None:
             self._set_age(now - age)
+        before = now if self.state is None else self._last_good
         self._see(image.state, now)
         if not image.state.is_final:
+            follow = None if is_told else getattr(self.policy, "follow", None)
+            if follow is not None and before < now:
+                follow(max(self.age(before), 0.0), self.age(now))
             return self._next(now, self._policy_delay(now), "policy", reserve)
         return Done(image) if image.state == ImageState.COMPLETED else self._failed(now, image)
 
@@ -242,8 +249,11 @@ class WaitMachine:
         if self.state.is_final:
             latest = earliest
             earliest = max(self.age(self._started + self._past[-1].last_seen), 0.0)
-        if earliest < latest:  # else the server's clock is not to be believed
-            self.policy.record(earliest, latest)
+        if earliest >= latest:  # the server's clock is not to be believed
+            return
+        # One that follows was told of what went before.
+        told = {"since": earliest} if hasattr(self.policy, "follow") else {}
+        self.policy.record(earliest, latest, **told)
 
     def last_seen(self) -> str:
         """Say what is known of the image, as a part of a sentence."""

@@ -10,14 +10,12 @@ from typing import Self
 import attrs
 
 
-__all__ = ["Ladder", "Plan", "cheapest_next", "cut_finer", "mean_pause"]
+__all__ = ["Plan", "cheapest_next", "cut_finer"]
 
 _FINENESS = 3.0  # ages to choose from, for each look that is likely
 _MOST_PIECES = 8
 _RARE = 0.02  # the share of images that may meet coarse ages
 
-_STEP = 1.5
-_MOST_STEPS = 64
 # Beyond these a price changes no plan, but may leave the range of floating-point numbers.
 _LEAST_PRICE, _HIGHEST_PRICE = 1e-6, 1e12
 
@@ -115,28 +113,6 @@ def cut_finer(
     return ages, parts
 
 
-def mean_pause(ages: Sequence[float], masses: Sequence[float], choices: Sequence[int]) -> float:
-    """
-    Give the pause between two looks, averaged over all looks of waits from age 0.
-
-    Args:
-        ages: As for `cheapest_next`, as are *masses*.
-
-        masses: Their sum is above 0.
-
-        choices: What it gave.
-    """
-    finished = list(accumulate(masses))
-    here, last = 0, len(ages) - 1
-    looks = seconds = 0.0
-    while here < last:
-        left = finished[last] - finished[here]
-        looks += left
-        seconds += left * (ages[choices[here]] - ages[here])
-        here = choices[here]
-    return seconds / looks
-
-
 @attrs.frozen
 class Plan:
     """
@@ -146,13 +122,27 @@ class Plan:
         ages: At which there may be a look; ascending, in seconds.
 
         choices: For each of them, the index of the age of the next look.
-
-        mean_pause: Seconds between two looks, on the average.
     """
 
     ages: Sequence[float]
     choices: Sequence[int]
-    mean_pause: float
+
+    @classmethod
+    def cheapest(cls, edges: Sequence[float], masses: Sequence[float], price: float) -> Self:
+        """
+        Plan for the probabilities of bins.
+
+        Args:
+            edges: Of the bins; ascending, in seconds.
+
+            masses: The probability of each bin.
+
+            price: Seconds of delay that a request is worth.
+        """
+        price = min(max(price, _LEAST_PRICE), _HIGHEST_PRICE)
+        ages, parts = cut_finer(edges, masses, price)
+        middles = [ages[0], *((start + end) / 2 for start, end in pairwise(ages))]
+        return cls(ages, cheapest_next(ages, parts, middles, price))
 
     def pauses(self, age: float) -> tuple[float, float]:
         """Give the pause until the next look, and the one that would follow."""
@@ -165,71 +155,3 @@ class Plan:
         choice = max(self.choices[nearest], after)
         pause = ages[choice] - age
         return pause, (ages[self.choices[choice]] - ages[choice] if choice < last else pause)
-
-
-@attrs.define
-class Ladder:
-    """
-    Plan for one distribution, at a price and at ever higher ones.
-
-    Attributes:
-        price: The lowest price, in seconds of delay that a request is worth.
-
-        step: How many times the price has been raised, each time by a half.
-    """
-
-    price: float
-    step: int
-    _ages: Sequence[float]
-    _masses: Sequence[float]
-    _middles: Sequence[float]
-    _plans: dict[int, Plan] = attrs.field(factory=dict, init=False)
-
-    @classmethod
-    def over(
-        cls, edges: Sequence[float], masses: Sequence[float], price: float, *, step: int = 0
-    ) -> Self:
-        """Make a ladder from the probabilities of bins, which starts where an older one stood."""
-        ages, parts = cut_finer(edges, masses, _usable(price))
-        middles = [ages[0], *((start + end) / 2 for start, end in pairwise(ages))]
-        return cls(price, step, ages, parts, middles)
-
-    def pauses(self, age: float, spacing: float = 0.0) -> tuple[float, float]:
-        """
-        Give the pause until the next look, and the one that would follow.
-
-        Args:
-            age: The image's, in seconds.
-
-            spacing: The least mean pause between its looks that a rate limit allows now.
-        """
-        plan = self.plan(spacing)
-        pause, following = plan.pauses(age)
-        if self.step:
-            # A plan at a high price leaves the last few images alone for hours, but by then
-            # the pressure may be gone: none has to pause longer than if all took turns.
-            usual, _ = self._plan_at(0).pauses(age)
-            pause = min(pause, max(usual, spacing))
-        return pause, following
-
-    def plan(self, spacing: float) -> Plan:
-        """Give the plan of the lowest price whose mean pause is at least *spacing* seconds."""
-        while self.step < _MOST_STEPS and self._plan_at(self.step).mean_pause < spacing:
-            self.step += 1
-        # A mean pause grows with the price, so the search may go on from where it was.
-        while self.step and not self._plan_at(self.step - 1).mean_pause < spacing:
-            self.step -= 1
-        return self._plan_at(self.step)
-
-    def _plan_at(self, step: int) -> Plan:
-        plan = self._plans.get(step)
-        if plan is None:
-            price = _usable(_usable(self.price) * _STEP**step)
-            choices = cheapest_next(self._ages, self._masses, self._middles, price)
-            pause = mean_pause(self._ages, self._masses, choices)
-            plan = self._plans[step] = Plan(self._ages, choices, pause)
-        return plan
-
-
-def _usable(price: float) -> float:
-    return min(max(price, _LEAST_PRICE), _HIGHEST_PRICE)

@@ -27,21 +27,22 @@ class Look:
         looks: Looks made so far, from 1.
 
         state: The image's state at the last good look; ``pending`` before the first.
-
-        spacing: The mean pause in seconds between two looks at one image that the rate
-            allows now: images waited for, divided by looks per second. 0 if that does
-            not matter; a client's own waits leave it at 0 (decision 23).
     """
 
     age: float
     elapsed: float
     looks: int
     state: ImageState
-    spacing: float = 0.0
 
 
 class PollPolicy(Protocol):
-    """Decide when to look next, and learn from when images were finished."""
+    """
+    Decide when to look next, and learn from when images were finished.
+
+    A policy may have a third method, ``follow(since, until)``, to be told after each look
+    of an image that was unfinished at the age *since*, and still is at *until*. Its
+    ``record`` then gets a keyword *since* too: the age up to which it was told.
+    """
 
     def next_delay(self, look: Look) -> float:
         """Give the seconds from now to the next look, zero or more."""
