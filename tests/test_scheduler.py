@@ -169,7 +169,7 @@ class Line:
         """Check that no wait, look, entry or timer is left."""
         scheduler = self.scheduler
         assert len(scheduler) == 0
-        assert (scheduler._heap, list(scheduler._queue), scheduler._workers) == ([], [], {})
+        assert (len(scheduler._agenda), list(scheduler._queue), scheduler._workers) == (0, [], {})
         assert scheduler._timer is None
 
 
@@ -610,7 +610,7 @@ async def test_the_heap_stays_bounded(quiet: None):
     largest = 0
     for _ in range(30):
         await asyncio.sleep(5)
-        largest = max(largest, len(scheduler._heap))
+        largest = max(largest, len(scheduler._agenda))
     assert looks.count >= 15_000
     assert 1000 < largest <= 64 + 1.125 * 1000
     await scheduler.close("Closed.")
@@ -643,7 +643,7 @@ async def test_the_queue_stays_bounded():
     for number in range(1000):
         line.scheduler.drop(line.wait(make_vid(2 + number)).wait)
         assert len(line.scheduler._queue) <= 70
-        assert len(line.scheduler._heap) <= 70
+        assert len(line.scheduler._agenda) <= 70
     await line.scheduler.close("Closed.")
     line.assert_nothing_left()
 

@@ -8,7 +8,6 @@ that are due.
 
 import asyncio
 import copy
-import heapq
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -27,7 +26,8 @@ from ..events import (
 )
 from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
-from .waits import Awaited, Entry, Wait, Watcher
+from .agenda import MOST_STALE, STALE_SHARE, Agenda
+from .waits import Awaited, Wait, Watcher
 
 
 __all__ = ["Backoff", "Scheduler"]
@@ -38,10 +38,6 @@ _MOST_RESERVE = 0.1  # share of the wait
 _FIRST_LOOK_ESTIMATE = 0.05
 _SMOOTHING = 0.2
 _SHORTEST_LOOK = 0.005
-
-# Stale entries are swept out of heap and queue once they are this many and this share.
-_MOST_STALE = 64
-_STALE_SHARE = 1.125
 
 # Somebody cancels all tasks of the loop, and then goes on: the next look comes after this.
 _PAUSE_AFTER_CANCEL = 1.0
@@ -77,7 +73,7 @@ class Scheduler:
         self._hooks = hooks
         self._most_looks = most_looks
         self._images: dict[str, Awaited] = {}
-        self._heap: list[Entry] = []
+        self._agenda = Agenda()
         self._queue: deque[Awaited] = deque()
         # The workers, and the image that each looks at.
         self._workers: dict[asyncio.Task[None], Awaited] = {}
@@ -133,22 +129,15 @@ class Scheduler:
 
     # -- the schedule ------------------------------------------------------------------
 
-    def _put(self, image: Awaited, at: float) -> None:
-        """Give an image its one valid entry in the heap."""
-        image.entry = entry = (at, image.vid, image)
-        heapq.heappush(self._heap, entry)
-        if len(self._heap) > _MOST_STALE + _STALE_SHARE * len(self._images):
-            self._heap = [entry for entry in self._heap if entry is entry[2].entry]
-            heapq.heapify(self._heap)
-
     def _watch_deadlines(self, image: Awaited) -> None:
         at = min([wait.deadline for wait in image.waits])
-        self._put(image, min(at, image.not_before) if image.is_idle else at)
+        at = min(at, image.not_before) if image.is_idle else at
+        self._agenda.put(image, at, images=len(self._images))
 
     def _enqueue(self, image: Awaited) -> None:
         image.queued = True
         self._queue.append(image)
-        if len(self._queue) > _MOST_STALE + _STALE_SHARE * len(self._images):
+        if len(self._queue) > MOST_STALE + STALE_SHARE * len(self._images):
             self._queue = deque(other for other in self._queue if other.queued)
         self._watch_deadlines(image)
 
@@ -161,11 +150,8 @@ class Scheduler:
 
     def _set_timer(self) -> None:
         if not self._images:
-            self._heap.clear()
-        heap = self._heap
-        while heap and heap[0] is not heap[0][2].entry:
-            heapq.heappop(heap)
-        at = heap[0][0] if heap else math.inf
+            self._agenda.clear()
+        at = self._agenda.next_time()
         if self._timer is not None:
             if self._timer.when() == at:
                 return
@@ -178,11 +164,7 @@ class Scheduler:
         self._timer = None
         # A timer may fire a tick of the clock too early; what it was set for is due all the same.
         now = max(at, asyncio.get_running_loop().time())
-        while self._heap and self._heap[0][0] <= now:
-            entry = heapq.heappop(self._heap)
-            image = entry[2]
-            if entry is not image.entry:
-                continue
+        while (image := self._agenda.pop_due(now)) is not None:
             if image.is_idle and image.not_before <= now:
                 self._enqueue(image)
             else:
@@ -325,7 +307,7 @@ class Scheduler:
                 nearest = step if nearest is None or step.delay < nearest.delay else nearest
         # Unless a hook or a watcher has begun another wait, whose first look is the next one.
         if nearest is not None and image.is_idle:
-            self._put(image, now + nearest.delay)
+            self._agenda.put(image, now + nearest.delay, images=len(self._images))
         for wait, step in reversed(steps):  # the oldest last: it has the most to tell its policy
             match step:
                 case LookAgain():
