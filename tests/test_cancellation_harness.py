@@ -270,6 +270,7 @@ async def aiohttp_scenario(body: Callable[[aiohttp.ClientSession, str], Any]) ->
         )
 
 
+@pytest.mark.fact("E24")
 @both_times
 @own_modes
 def test_aiohttp_with_context_managers_is_clean(mode: Mode, times: Times) -> None:
@@ -287,6 +288,7 @@ def test_aiohttp_with_context_managers_is_clean(mode: Mode, times: Times) -> Non
     assert report.points >= {"turns": 10, "suspensions": 3}[mode]
 
 
+@pytest.mark.fact("E24")
 @own_modes
 def test_aiohttp_without_context_managers_leaks(mode: Mode) -> None:
     """E24: without `async with` a cancelled read leaves its connection acquired."""

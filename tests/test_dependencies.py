@@ -1,9 +1,10 @@
 """
 What our dependencies do today, where we rest on it or guard against it.
 
-The numbers are those of reliability.md, section 1. A test that fails after an upgrade means that a
-guard of ours can go, or that a new one is needed. This file is about aiohttp and the wire; what
-URLs, ids and values become is in test_dependencies_values.py.
+The numbers are those of reliability.md, section 1; the mark `fact` says them to a program, and
+test_fault_catalogue.py holds that each number in our code has a test. A test that fails after an
+upgrade means that a guard of ours can go, or that a new one is needed. This file is about aiohttp
+and the wire; what URLs, ids and values become is in test_dependencies_values.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pickle
 import re
 import zlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -23,6 +25,7 @@ import pytest
 
 from .canary import CANARY_TOKEN, SecretLeaked, assert_no_secret
 from .raw_server import (
+    LOOPBACK,
     Behaviour,
     RawServer,
     answer,
@@ -80,6 +83,7 @@ WITHOUT_ANSWER = {
 }
 
 
+@pytest.mark.fact("E1")
 @pytest.mark.parametrize("end", WITHOUT_ANSWER)
 async def test_e1_asks_twice(session: aiohttp.ClientSession, end: str) -> None:
     """E1: aiohttp sends a GET twice, each on a fresh connection, if there is no answer."""
@@ -89,6 +93,7 @@ async def test_e1_asks_twice(session: aiohttp.ClientSession, end: str) -> None:
     assert (len(server.requests), server.connections) == (2, 2)
 
 
+@pytest.mark.fact("E1")
 @pytest.mark.parametrize("end", WITHOUT_ANSWER)
 @pytest.mark.parametrize("place", ["session", "request"])
 async def test_e1_asks_once_if_a_middleware_changes_the_error(end: str, place: str) -> None:
@@ -104,6 +109,7 @@ async def test_e1_asks_once_if_a_middleware_changes_the_error(end: str, place: s
     assert (len(server.requests), server.connections) == (1, 1)
 
 
+@pytest.mark.fact("E1")
 @pytest.mark.parametrize("end", [hang_up(read=False), reset(read=False)], ids=["FIN", "RST"])
 async def test_e1_second_attempt_hides_a_stale_connection(
     session: aiohttp.ClientSession, end: Behaviour
@@ -117,6 +123,7 @@ async def test_e1_second_attempt_hides_a_stale_connection(
     assert (len(server.requests), server.connections) == (2, 2)
 
 
+@pytest.mark.fact("E1")
 async def test_e1_middlewares_of_a_request_replace_those_of_the_session() -> None:
     """E1: a session's own middlewares do not run for a request that brings some."""
     async with (
@@ -128,9 +135,21 @@ async def test_e1_middlewares_of_a_request_replace_those_of_the_session() -> Non
     assert len(server.requests) == 2
 
 
+@pytest.mark.fact("E2")
+async def test_e2_attempts_multiply(session: aiohttp.ClientSession) -> None:
+    """E2: in an outage, three attempts of one's own around aiohttp's two are six requests a call."""
+    async with RawServer(hang_up()) as server:
+        for _ in range(5 * 3):
+            with pytest.raises(aiohttp.ServerDisconnectedError):
+                await session.get(server.base_url)
+    assert len(server.requests) == 5 * 6
+
+
 # --- E5 to E11: bodies and framing ----------------------------------------------------------------
 
 
+@pytest.mark.fact("E5")
+@pytest.mark.fact("E6")
 async def test_e5_errors_show_the_token(session: aiohttp.ClientSession) -> None:
     """E5: the repr and the traceback of aiohttp's errors show the token, and our scanner sees it."""
     async with RawServer(b"not HTTP\r\n\r\n") as server:
@@ -142,6 +161,7 @@ async def test_e5_errors_show_the_token(session: aiohttp.ClientSession) -> None:
         pickle.dumps(caught.value)
 
 
+@pytest.mark.fact("E7")
 async def test_e7_unasked_response_shifts_all_answers(session: aiohttp.ClientSession) -> None:
     """E7: a response that comes on an idle connection is taken for the answer to the next request."""
     shifted = script(
@@ -157,6 +177,7 @@ async def test_e7_unasked_response_shifts_all_answers(session: aiohttp.ClientSes
     assert vids == [VID, OTHER_VID]
 
 
+@pytest.mark.fact("E8")
 @pytest.mark.parametrize("cut", [8, 20])
 async def test_e8_cut_gzip_is_not_noticed(session: aiohttp.ClientSession, cut: int) -> None:
     """E8: a gzip body without its end is read as a shorter body; undecoded, all its bytes come."""
@@ -168,6 +189,7 @@ async def test_e8_cut_gzip_is_not_noticed(session: aiohttp.ClientSession, cut: i
     assert undecoded == whole[:-cut]
 
 
+@pytest.mark.fact("E9")
 async def test_e9_cut_body_without_length_is_not_noticed(session: aiohttp.ClientSession) -> None:
     """E9: without a length a body is as long as the connection lived."""
     async with (
@@ -177,6 +199,7 @@ async def test_e9_cut_body_without_length_is_not_noticed(session: aiohttp.Client
         assert await response.read() == b"{"
 
 
+@pytest.mark.fact("E10")
 async def test_e10_bomb_is_inflated_whole_by_read(session: aiohttp.ClientSession) -> None:
     """E10: `read()` inflates whatever comes, `iter_chunked` can be left at a cap of one's own."""
     size = 8 * 2**20
@@ -206,6 +229,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.fact("E11")
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_e11_parser_errors_look_like_status_400(
     session: aiohttp.ClientSession, kind: str
@@ -220,6 +244,7 @@ async def test_e11_parser_errors_look_like_status_400(
 # --- E12 to E16: time, odd answers, closing -------------------------------------------------------
 
 
+@pytest.mark.fact("E12")
 async def test_e12_two_kinds_of_timeout(session: aiohttp.ClientSession) -> None:
     """E12: the total timeout is a bare TimeoutError without text, sock_read's a ClientError too."""
     async with RawServer(hold()) as server:
@@ -232,6 +257,7 @@ async def test_e12_two_kinds_of_timeout(session: aiohttp.ClientSession) -> None:
     assert len(server.requests) == 2
 
 
+@pytest.mark.fact("E13")
 async def test_e13_slow_drip_passes_sock_read(virtual_time: float) -> None:
     """E13: `sock_read` never fires while single bytes come in time."""
     timeout = aiohttp.ClientTimeout(total=None, sock_read=1)
@@ -244,12 +270,14 @@ async def test_e13_slow_drip_passes_sock_read(virtual_time: float) -> None:
     assert virtual_time > 25
 
 
+@pytest.mark.fact("E14")
 async def test_e14_json_of_nothing_is_none(session: aiohttp.ClientSession) -> None:
     """E14: `json()` of an empty body is None."""
     async with RawServer(http_response()) as server, session.get(server.base_url) as response:
         assert await response.json() is None
 
 
+@pytest.mark.fact("E15")
 @pytest.mark.parametrize("status", [99, 600, 999])
 async def test_e15_odd_status_is_accepted(session: aiohttp.ClientSession, status: int) -> None:
     """E15: any three digits are a status."""
@@ -257,6 +285,7 @@ async def test_e15_odd_status_is_accepted(session: aiohttp.ClientSession, status
         assert response.status == status
 
 
+@pytest.mark.fact("E16")
 async def test_e16_closing_cancels_who_waits_for_a_connection() -> None:
     """E16: `close()` raises CancelledError, ClientConnectionError or RuntimeError, by the phase."""
     async with RawServer(hold()) as server:
@@ -274,9 +303,10 @@ async def test_e16_closing_cancels_who_waits_for_a_connection() -> None:
             await session.get(server.base_url)
 
 
-# --- E17, E32: what is sent ----------------------------------------------------------------
+# --- E17, E32, E33: what is sent ------------------------------------------------------------------
 
 
+@pytest.mark.fact("E17")
 @pytest.mark.parametrize("character", "\r\n\0\x01\x7f")
 async def test_e17_control_character_in_a_token(
     session: aiohttp.ClientSession, character: str
@@ -289,6 +319,7 @@ async def test_e17_control_character_in_a_token(
     assert server.requests == []
 
 
+@pytest.mark.fact("E17")
 @pytest.mark.parametrize(
     ("token", "sent"),
     [
@@ -308,8 +339,24 @@ async def test_e17_odd_token_is_sent(
     assert re.findall(rb"Authorization: ?(.*)\r\n", server.requests[0]) == [sent]
 
 
+@pytest.mark.fact("E32")
 async def test_e32_userinfo_becomes_a_header(session: aiohttp.ClientSession) -> None:
     """E32: name and password of a URL are sent as basic authentication."""
     async with RawServer(OK) as server:
         await read(session, server.base_url.replace("//", "//user:pw@"))
     assert b"Authorization: Basic " + base64.b64encode(b"user:pw") in server.requests[0]
+
+
+@pytest.mark.fact("E33")
+@pytest.mark.parametrize("trust_env", [True, False])
+async def test_e33_a_netrc_file_becomes_a_header(
+    trust_env: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E33: with *trust_env* a netrc file's password goes to its host, and without it nowhere."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {LOOPBACK} login me password hush\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with RawServer(OK) as server, aiohttp.ClientSession(trust_env=trust_env) as session:
+        await read(session, server.base_url)
+    sent = b"Authorization: Basic " + base64.b64encode(b"me:hush")
+    assert (sent in server.requests[0]) == trust_env

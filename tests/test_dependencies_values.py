@@ -24,6 +24,7 @@ from .canary import CANARY_SIGNATURE, CANARY_TOKEN, SecretLeaked, assert_no_secr
 VID = "de5e9990-c0fb-11ee-961f-d12490e606ad"
 
 
+@pytest.mark.fact("E18")
 def test_e18_path_is_resolved() -> None:
     """E18: `URL / text` resolves dots and adds segments; in a whole URL also CR and LF vanish."""
     base = URL("https://host/v1/image")
@@ -33,6 +34,7 @@ def test_e18_path_is_resolved() -> None:
     assert URL(f"{base}/a%2fb").raw_path == "/v1/image/a%2Fb"
 
 
+@pytest.mark.fact("E19")
 @pytest.mark.parametrize(
     "text",
     [
@@ -45,6 +47,7 @@ def test_e19_uuid_is_lenient(text: str) -> None:
     assert str(uuid.UUID(text)) == VID
 
 
+@pytest.mark.fact("E20")
 def test_e20_presigned_url_is_rewritten() -> None:
     """E20: `URL()` undoes %2F in a query; only with *encoded* every byte is kept."""
     url = presigned_url() + "&X-Amz-Credential=a%2Fb%2fc"
@@ -52,6 +55,7 @@ def test_e20_presigned_url_is_rewritten() -> None:
     assert str(URL(url, encoded=True)) == url
 
 
+@pytest.mark.fact("E21")
 @pytest.mark.parametrize(
     ("value", "kind", "result"),
     [
@@ -64,6 +68,7 @@ def test_e21_cattrs_coerces(value: object, kind: type, result: object) -> None:
     assert cattrs.Converter().structure(value, kind) == result
 
 
+@pytest.mark.fact("E21")
 def test_e21_cattrs_shows_the_value() -> None:
     """E21: null for an object is a bare TypeError; the value is in the error, not in its summary."""
 
@@ -91,6 +96,7 @@ HOSTILE_JSON: dict[str, tuple[bytes, type[Exception] | None]] = {
 }
 
 
+@pytest.mark.fact("E22")
 @pytest.mark.parametrize("kind", HOSTILE_JSON)
 def test_e22_json_is_lenient_and_orjson_strict(kind: str) -> None:
     """E22: what `json` accepts, or refuses in four ways, is one JSONDecodeError for orjson."""
@@ -105,17 +111,20 @@ def test_e22_json_is_lenient_and_orjson_strict(kind: str) -> None:
         orjson.loads(text)
 
 
+@pytest.mark.fact("E22")
 def test_e22_last_of_duplicate_keys_wins() -> None:
     """E22: both parsers take the last of two equal keys."""
     assert json.loads(b'{"a":1,"a":2}') == orjson.loads(b'{"a":1,"a":2}') == {"a": 2}
 
 
+@pytest.mark.fact("E23")
 @pytest.mark.parametrize("text", ["inf", "nan", "1_000", "٣", "9" * 5_000])
 def test_e23_float_is_lenient(text: str) -> None:
     """E23: `float` takes much that is no number of seconds."""
     float(text)
 
 
+@pytest.mark.fact("E23")
 def test_e23_mail_dates_are_treacherous() -> None:
     """E23: a date may be naive, out of range or absurdly far, and garbage raises a ValueError."""
     parse: Callable[[str], Any] = email.utils.parsedate_to_datetime
@@ -126,6 +135,7 @@ def test_e23_mail_dates_are_treacherous() -> None:
             parse(text)
 
 
+@pytest.mark.fact("E34")
 def test_e34_hidden_field_is_only_hidden_in_repr() -> None:
     """E34: `repr=False` keeps a value out of the repr, but not out of asdict, pickle and slots."""
     assert CANARY_TOKEN not in repr(Hidden())

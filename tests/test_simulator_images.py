@@ -16,7 +16,7 @@ from kokoon_async.simulator import ABSENT, Constant, ManualClock, Simulator
 from kokoon_async.simulator._scripts import Stage, parse_script
 
 
-# The vendor's sample, whole (E3 of the API).
+# The vendor's sample, whole (endpoint 3 of the API).
 SAMPLE = {
     "uid": "539e3480-929a-11ee-ada2-51e4bfe11414",
     "vid": "de5e9990-c0fb-11ee-961f-d12490e606ad",

@@ -185,17 +185,6 @@ async def test_one_attempt_is_one_request(
     assert error.attempts == attempts
 
 
-async def test_aiohttp_still_makes_a_second_attempt_of_its_own(
-    raw_server: RawServerFactory,
-) -> None:
-    """E1: the reason for the test above; when this one fails, `_one_attempt` may go."""
-    server = await raw_server(hang_up())
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises(aiohttp.ServerDisconnectedError):
-            await session.get(server.base_url)
-    assert len(server.requests) == 2
-
-
 CUTS = [
     *(pytest.param(reset(GOOD[:at], pause=0.002), at, id=f"reset-at-{at}") for at in OFFSETS),
     *(pytest.param(hang_up(GOOD[:at]), at, id=f"closed-at-{at}") for at in OFFSETS),

@@ -58,7 +58,7 @@ _KIND_BY_STATUS: dict[int, type[ApiError]] = {
     429: RateLimited,
 }
 
-# The only words the vendor documents (kokoon-api.md, E3, E6, E8).
+# The only words the vendor documents (kokoon-api.md, endpoints 3, 6 and 8).
 _NOT_FOUND_WORDS = "fail to get result."
 _NO_CREDIT_WORDS = "insufficient credit"
 _BAD_BODY_WORDS = "must have required property"
@@ -121,7 +121,7 @@ class Answer(NamedTuple):
 
 def image_path(vid: str) -> str:
     """
-    Give where the record of a canonical *vid* is (kokoon-api.md E3).
+    Give where the record of a canonical *vid* is (kokoon-api.md, endpoint 3).
 
     A path below the base URL, and not an address: so the token can only ever go to the
     API's own origin.
