@@ -12,13 +12,18 @@ from kokoon_async import (
     AuthenticationFailed,
     ClientClosed,
     ConnectionFailed,
+    Image,
+    ImageState,
     JobError,
     Limits,
+    OutcomeStream,
     RequestTimedOut,
     RetryPolicy,
     ServerError,
     UnexpectedResponse,
 )
+from kokoon_async._http.protocol import Answer
+from kokoon_async._waiting.bulk import Fetching
 from kokoon_async.jobs import JobProgress, fetch_statuses
 from kokoon_async.jobs._valve import Valve
 
@@ -337,12 +342,15 @@ async def test_a_rate_so_low_that_calls_run_out_of_time(tmp_path, virtual_time):
 # -- the valve alone -------------------------------------------------------------------
 
 
-async def fill(valve, vid="a", failures=10):
+async def fill(valve, vid=VIDS[0], failures=10):
     """Let ids through and come back as failures."""
     for _ in range(failures):
         await valve.wait_for_passage()
     for _ in range(failures):
         valve.failed(vid, ServerError("boom"))
+
+
+GOOD, LATE = VIDS[1:3]
 
 
 class Prober:
@@ -352,21 +360,25 @@ class Prober:
         self.answers = list(answers)
         self.asked = []
 
-    async def get_image(self, vid):
-        """Answer, or raise."""
+    def get_images(self, vids):
+        """Answer with an image or an error for each id."""
+        return OutcomeStream(Fetching(vids, self.answer, workers=1, in_order=False))
+
+    async def answer(self, vid):
+        """Give an image, or raise."""
         self.asked.append(vid)
         await asyncio.sleep(1)
         result = self.answers.pop(0)
         if isinstance(result, BaseException):
             raise result
-        return result
+        return Answer(result, answer(200))
 
 
 async def test_another_feeder_goes_on_with_the_probes(virtual_time):
     """If the one that probes is cancelled, the next in line takes over."""
-    client = Prober(ServerError("boom"), ServerError("boom"), "image")
+    client = Prober(ServerError("boom"), ServerError("boom"), Image(GOOD, ImageState.COMPLETED))
     valve = Valve(client, patience=None, holds=False)
-    valve.answered("good")
+    valve.answered(GOOD)
     valve.in_flight = 0
     await fill(valve)
     first, second = (asyncio.create_task(valve.wait_for_passage()) for _ in range(2))
@@ -374,7 +386,7 @@ async def test_another_feeder_goes_on_with_the_probes(virtual_time):
     assert len(client.asked) == 1
     first.cancel()
     await second
-    assert client.asked == ["good"] * 3
+    assert client.asked == [GOOD] * 3
     assert valve.reason is None
 
 
@@ -389,6 +401,17 @@ async def test_all_feeders_hear_why_it_is_no_use(virtual_time):
     assert len(client.asked) == 1
 
 
+async def test_all_requests_of_a_probe_count(virtual_time):
+    """A probe that succeeds at its second attempt took two requests."""
+    api = FakeApi({VIDS[0]: [answer(503)]}, seconds=1)
+    async with client_of(api) as client:
+        valve = Valve(client, patience=None, holds=False)
+        valve.seen(VIDS[0])
+        await fill(valve)
+        await valve.wait_for_passage()
+    assert valve.requests == api.total == 2
+
+
 async def test_good_news_while_the_valve_is_closed(virtual_time):
     """A late good answer gives a better id to probe with, and a new start to the patience."""
     client = Prober(*[ConnectionFailed("no") for _ in range(6)])
@@ -397,10 +420,10 @@ async def test_good_news_while_the_valve_is_closed(virtual_time):
     await fill(valve)
     feeder = asyncio.create_task(valve.wait_for_passage())
     await asyncio.sleep(15)
-    valve.answered("late")
+    valve.answered(LATE)
     with pytest.raises(JobError, match="No good answer from the API for 30 s"):
         await feeder
-    assert client.asked == ["a"] * 2 + ["late"] * 4
+    assert client.asked == [VIDS[0]] * 2 + [LATE] * 4
     assert 45 <= virtual_time < 55
 
 

@@ -227,16 +227,15 @@ class Valve:
     async def _probe(self) -> KokoonError | None:
         """Ask for one image; give what went wrong, if it may pass."""
         vid = self._good or self._suspect
-        try:
-            await self._client.get_image(vid)
-        except (AuthenticationFailed, InsufficientCredit, ClientClosed):
-            raise
-        except KokoonError as error:
-            self.requests += error.attempts
-            if may_pass(error):
-                return error
-        else:
-            self.requests += 1
+        # A stream and not `get_image`, which does not tell how often a good answer was asked for.
+        async with self._client.get_images([vid]) as outcomes:
+            outcome = await anext(outcomes)
+        self.requests += outcome.attempts
+        error = outcome.error
+        if isinstance(error, AuthenticationFailed | InsufficientCredit | ClientClosed):
+            raise error
+        if error is not None and may_pass(error):
+            return error
         self._good = vid
         self._dark_since = None
         return None
