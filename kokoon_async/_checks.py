@@ -174,13 +174,17 @@ def base_url_from(value: str | URL, *, allow_plain_http: bool) -> URL:
 
 
 def _web_address(value: object) -> URL | None:
-    # yarl drops line breaks, blanks and surrogates without a word: look before it does.
-    if not isinstance(value, str | URL) or not str(value).isprintable() or " " in str(value):
+    # yarl drops line breaks, blanks and surrogates without a word, and older ones take a
+    # backslash for a part of a name: look before it does.
+    if not isinstance(value, str | URL):
+        return None
+    text = str(value)
+    if not text.isprintable() or " " in text or "\\" in text:
         return None
     try:
         url = URL(value)
         # `host` is decoded for people, which may fail; only `raw_host` is ever used.
-        is_web = url.scheme in ("http", "https") and bool(url.host) and url.port != 0
+        is_web = url.scheme in ("http", "https") and bool(url.host) and url.explicit_port != 0
     except ValueError:
         return None
     return url if is_web and _is_host(str(url.raw_host)) else None

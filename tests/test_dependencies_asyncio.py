@@ -39,6 +39,9 @@ async def test_e26_a_lock_alone_does_not_share_a_refresh(
 
 TOLD_TO_STOP = """
 import asyncio, os, signal
+# Whoever started the tests may have had signals ignored.
+usual = signal.default_int_handler if "{name}" == "SIGINT" else signal.SIG_DFL
+signal.signal(signal.{name}, usual)
 async def main():
     try:
         asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.{name})

@@ -458,7 +458,8 @@ async def test_idle_connections_end() -> None:
     async with Simulator(keepalive_timeout=30.0) as sim:
         loop = asyncio.get_running_loop()
         start = loop.time()
-        assert await exchange(sim, b"") == b""
+        # Without a request before, aiohttp closes it from 3.14.4 on only.
+        assert await exchange(sim, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert loop.time() - start == pytest.approx(30, abs=1)
 
 
