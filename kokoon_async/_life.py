@@ -43,6 +43,7 @@ class ClientLife:
     # On the class too, for the repr and the end of a client whose __init__ raised.
     _base_url = URL()
     _loop: asyncio.AbstractEventLoop | None = None
+    _process = 0
     _closed = False
 
     def __init__(
@@ -157,7 +158,8 @@ class ClientLife:
             await self._scheduler.close(message)
 
     def __del__(self) -> None:
-        if self._loop is not None and not self._closed:  # unused, it holds nothing
+        # Unused, or in a fork, it holds nothing of its own.
+        if self._loop is not None and not self._closed and self._process == os.getpid():
             warnings.warn(
                 f"{self!r} was never closed; use async with, or await aclose()",
                 ResourceWarning,
@@ -166,12 +168,18 @@ class ClientLife:
             )
 
     def _check_usable(self) -> None:
-        """Refuse a closed client, and another event loop than the first one used."""
+        """Refuse a closed client, and another process or event loop than the first one used."""
         loop = asyncio.get_running_loop()
         if self._closed:
             raise ClientClosed("This client is closed.", hint="Make a new KokoonClient.")
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._process = loop, os.getpid()
+        elif self._process != os.getpid():
+            # After a fork both would read from the same connections (F-108).
+            raise ClientClosed(
+                "This client belongs to the process that this one was forked from.",
+                hint="Make one KokoonClient per process, after the fork.",
+            )
         elif self._loop is not loop:
             raise ClientClosed(
                 "This client belongs to another event loop.",

@@ -110,6 +110,22 @@ def test_an_outcome_is_an_image_or_an_error() -> None:
             Outcome(VIDS[0], **both)
 
 
+@pytest.mark.fault("F-103")
+@pytest.mark.parametrize(("in_order", "first"), [(False, 2), (True, 0)])
+async def test_outcomes_come_as_they_are_ready(in_order: bool, first: int) -> None:
+    """Outcomes come in the order in which they are ready, and in that of the input if asked."""
+    fetch = Fetches(at_once=False)
+    async with stream(VIDS[:3], fetch, in_order=in_order) as outcomes:
+        given = asyncio.ensure_future(anext(outcomes))
+        await turns()
+        for ready in (2, 1, 0):
+            fetch.waiting[VIDS[ready]].set_result(None)
+            await turns()
+        order = [(await given).vid] + [outcome.vid async for outcome in outcomes]
+    assert order[0] == VIDS[first]
+    assert order == (VIDS[:3] if in_order else VIDS[2::-1])
+
+
 @pytest.mark.parametrize("source", [list, tuple, iter, slowly, dict.fromkeys])
 @pytest.mark.parametrize("in_order", [False, True])
 async def test_every_position_gets_one_outcome(source: Any, in_order: bool) -> None:

@@ -240,6 +240,19 @@ async def test_an_outage_costs_a_fixed_number_of_requests() -> None:
     assert sum("quota of retries is used up" in error.message for error in errors) > 900
 
 
+@pytest.mark.fault("F-62")
+@looptime
+async def test_each_client_has_a_quota_of_its_own() -> None:
+    """One client's outage costs another client in the process, of the same token, no retry."""
+    down = FakeSend(lambda request, n: ConnectionFailed("refused"))
+    up = FakeSend(lambda request, n: record(request.vid) if n % 2 == 0 else answer(503))
+    one, other = make_line(down), make_line(up)
+    await asyncio.gather(*[outcome(one.pipeline.fetch(make_vid(n))) for n in range(100)])
+    assert one.quota < 14, "the outage did not use up the quota"
+    assert other.quota == 500
+    assert (await other.pipeline.fetch(VID)).attempts == 2
+
+
 @pytest.mark.fault("F-02")
 @pytest.mark.fault("F-48")
 @pytest.mark.parametrize("behaviour", [hang_up(), hang_up(read=False)], ids=["read", "unread"])

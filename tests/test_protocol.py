@@ -16,6 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from kokoon_async import Image
 from kokoon_async._http.protocol import (
+    VERSION,
     Answer,
     Response,
     asks_to_brake,
@@ -257,6 +258,45 @@ def test_a_cut_object_may_begin_with_blanks() -> None:
     """What begins like an object, and does not end like one, was cut: asking again may help."""
     assert type(refusal(answer(200, b' \n {"vid": "de5e'))) is ProtocolError
     assert type(refusal(answer(200, b" \n not an object"))) is UnexpectedResponse
+
+
+CHANGED: dict[str, Any] = {
+    "state is an object": {**RECORD, "state": {"name": "completed"}},
+    "vid has another name": {"id": VID, "state": "completed"},
+    "state has another name": {"vid": VID, "status": "completed"},
+    "vid is a number": {**RECORD, "vid": 1},
+}
+
+
+@pytest.mark.fault("F-46")
+@pytest.mark.parametrize("change", CHANGED)
+def test_an_api_that_changed_is_told_as_such(change: str) -> None:
+    """A record of another shape is an `UnexpectedResponse` that names the field and our version."""
+    error = refusal(answer(200, CHANGED[change]))
+    assert type(error) is UnexpectedResponse
+    assert error.field in ("vid", "state")
+    assert VERSION in error.hint
+    assert not is_transient(error)
+
+
+TYPES = [
+    *("application/json", "text/html", "text/plain; charset=latin-1", "application/octet-stream"),
+    *("application/json; charset=utf-16", "application/json; charset=no-such-set", "", "\x7f/;;="),
+    *("application/json, text/html", None),
+]
+UNREADABLE = {name: json.dumps(RECORD).encode(name) for name in ("utf-16", "utf-32", "cp037")}
+
+
+@pytest.mark.fault("F-29")
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_bytes_count_and_not_their_name(kind: str | None) -> None:
+    """Whatever the content type says: UTF-8 is read, with or without a BOM, and nothing else."""
+    headers = [] if kind is None else [("Content-Type", kind)]
+    body = json.dumps({**RECORD, "filename": "ö.png"}, ensure_ascii=False).encode()
+    for good in (body, b"\xef\xbb\xbf" + body):
+        assert read_image(answer(200, good, *headers), VID).filename == "ö.png"
+    for bad in UNREADABLE.values():
+        assert type(refusal(answer(200, bad, *headers))) is UnexpectedResponse
 
 
 @pytest.mark.parametrize(

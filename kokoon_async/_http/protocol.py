@@ -7,6 +7,7 @@ No socket, no clock. This is the only module that knows status codes, and one fu
 
 from collections.abc import Callable
 from datetime import datetime
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from multidict import CIMultiDictProxy
@@ -32,6 +33,7 @@ from .wire import WireError, decode_json, image_from_object
 
 
 __all__ = [
+    "VERSION",
     "Answer",
     "Response",
     "asks_to_brake",
@@ -43,6 +45,9 @@ __all__ = [
     "read_image",
     "retry_after",
 ]
+
+VERSION = version("kokoon-async")
+"""This package's; read here, since that opens files: not for an event loop."""
 
 _CLOCK_GRAIN = 1.0  # seconds: `Date` has no finer one
 _MOST_MESSAGE_LETTERS = 300
@@ -177,7 +182,7 @@ def _unreadable(response: Response, vid: str, problem: WireError) -> KokoonError
     if problem.field:
         return UnexpectedResponse(
             f"The record of image {vid} is not as documented: {problem.field}: {problem}.",
-            hint="The API may have changed; look for a newer version of kokoon-async.",
+            hint=f"The API may have changed; is there a kokoon-async newer than {VERSION}?",
             vid=vid,
             status=response.status,
             field=problem.field,

@@ -9,7 +9,6 @@ outside the handler so that nothing foreign hangs on it (F-120).
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
-from importlib.metadata import version
 
 import aiohttp
 from multidict import CIMultiDict
@@ -27,7 +26,7 @@ from ..errors import (
 from .auth import Token
 from .bodies import MOST_ERROR_BYTES, MOST_RECORD_BYTES, BodyFault, decoded
 from .calls import Call, Calls, Timeouts
-from .protocol import Response, is_error
+from .protocol import VERSION, Response, is_error
 
 
 __all__ = ["Transport"]
@@ -41,8 +40,7 @@ _CONSTANT_HEADERS = {
     # A record fits one packet; unpacking costs more than it saves.
     "Accept-Encoding": "identity",
     "Cache-Control": "no-cache",  # a wait must not see a stale state (F-45)
-    # Read here, since it opens files: not for an event loop.
-    "User-Agent": f"kokoon-async/{version('kokoon-async')}",
+    "User-Agent": f"kokoon-async/{VERSION}",
 }
 
 # aiohttp repeats an idempotent request by itself, outside every retry budget, when one of
