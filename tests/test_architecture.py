@@ -258,6 +258,15 @@ def imported_names(tree: ast.Module) -> dict[str, str]:
     return names
 
 
+def vanishing_code(modules: list[Module]) -> Iterator[str]:
+    """Find what `python -O` leaves out."""
+    for module in modules:
+        for node in ast.walk(module.tree):
+            named = isinstance(node, ast.Name) and node.id == "__debug__"
+            if named or isinstance(node, ast.Assert):
+                yield f"{module.name}:{node.lineno}: is left out under -O"
+
+
 def long_modules(modules: list[Module]) -> Iterator[str]:
     """Find modules that grew too long."""
     for module in modules:
@@ -321,6 +330,7 @@ RULES = (
     private_imports,
     library_imports,
     wall_clocks,
+    vanishing_code,
     long_modules,
     long_functions,
     missing_docstrings,
@@ -348,6 +358,24 @@ def test_package_keeps_rule(rule):
     modules = read_package()
     assert modules
     assert "\n".join(rule(modules)) == ""
+
+
+@pytest.mark.fault("F-56")
+def test_no_deadline_depends_on_the_wall_clock():
+    """Only the command line, jobs and the simulator read the wall clock, and only to show it."""
+    assert "\n".join(wall_clocks(read_package())) == ""
+
+
+@pytest.mark.fault("F-111")
+def test_python_without_assertions_runs_the_same_code():
+    """The package asserts nothing and asks for no `__debug__`, so `python -O` changes nothing."""
+    assert "\n".join(vanishing_code(read_package())) == ""
+
+
+@pytest.mark.fault("F-128")
+def test_the_client_never_imports_the_simulator():
+    """Only the command line and the pytest plugin import the simulator, and it nothing of ours."""
+    assert "\n".join(simulator_ties(read_package())) == ""
 
 
 def test_tests_have_docstrings():
@@ -393,6 +421,8 @@ BREACHES = [
     (wall_clocks, "polling", "from time import time as now\nstart = now()"),
     (wall_clocks, "client", "import datetime as dt\nstart = dt.datetime.now(tz=None)"),
     (wall_clocks, "client", "from datetime import datetime\nclock = datetime.utcnow"),
+    (vanishing_code, "client", "assert True"),
+    (vanishing_code, "client", "if __debug__:\n    check()"),
     (long_modules, "client", "\n" * (MODULE_LINES + 1)),
     (long_functions, "client", "def long():\n" + "    pass\n" * (BODY_LINES + 1)),
     (long_functions, "client", "def long():\n" + "    pass\n" * (BODY_LINES_P90 + 1)),

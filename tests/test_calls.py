@@ -433,6 +433,7 @@ async def test_a_call_in_the_clean_up_of_a_cancelled_task_times_out(calls: Calls
     assert left == [1]
 
 
+@pytest.mark.fault("F-114")
 async def test_a_task_group_sees_the_error_of_a_call(calls: Calls) -> None:
     """In a task group a timed-out call is one failure, and no cancellation."""
 

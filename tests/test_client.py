@@ -286,6 +286,18 @@ async def test_wait_until_completed(
     assert len(failed) == (3 if kind == "failing" else 0)
 
 
+@pytest.mark.fault("F-41")
+@pytest.mark.parametrize("url", [None, "", "//no.scheme/a", "https:///no-host", 7])
+async def test_a_completed_image_without_an_address(
+    simulator: Simulator, client: KokoonClient, url: Any
+) -> None:
+    """The state decides and the address only describes: the wait is over, and there is none."""
+    vid = simulator.add_image("completed", url=url)
+    image = await client.wait_until_completed(vid)
+    assert (image.state, image.url) == ("completed", None)
+    assert simulator.request_count() == 1
+
+
 async def test_a_wait_for_what_fails(simulator: Simulator, client: KokoonClient) -> None:
     """A wait for an image in the state error raises."""
     vid = simulator.add_image("error")

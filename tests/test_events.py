@@ -100,6 +100,7 @@ def test_events_are_taken_apart_with_match() -> None:
 # --- the log --------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("F-124")
 @each_event
 def test_the_log_has_a_constant_message_and_extra_fields(
     event: Event, name: str, level: int, caplog: pytest.LogCaptureFixture

@@ -12,6 +12,7 @@ import pytest
 
 from kokoon_async import JobError, ServerError
 from kokoon_async.jobs import Entry, Shard, fetch_statuses, run_shard
+from kokoon_async.jobs._run import crew
 from kokoon_async.jobs._settling import _Feed
 from kokoon_async.jobs._valve import Valve
 
@@ -109,6 +110,24 @@ async def test_a_shard_that_is_cancelled_alone(tmp_path):
         report = await fetch_statuses(client, vids, out, shard_size=10)
     assert report.shards_skipped == 5
     check_contract(vids, out)
+
+
+@pytest.mark.fault("F-114")
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_a_job_raises_no_group(failures):
+    """Of what fails in tasks at the same time the first is raised, as itself."""
+
+    async def fail(number):
+        await asyncio.sleep(0)
+        raise JobError(f"number {number}")
+
+    async def work():
+        async with crew() as tasks:
+            for number in range(failures):
+                tasks.create_task(fail(number))
+
+    with pytest.raises(JobError, match="number 0"):
+        await work()
 
 
 async def test_ids_are_not_lost_with_a_worker():

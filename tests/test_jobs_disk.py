@@ -100,6 +100,19 @@ def test_a_file_is_whole_or_not_there(tmp_path):
     assert (tmp_path / "final").read_bytes() == b"content"
 
 
+@pytest.mark.fault("F-89")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask to speak of")
+@pytest.mark.parametrize("umask", [0o077, 0o027])
+def test_files_have_the_rights_that_the_user_set(tmp_path, umask):
+    """A file of a job, which holds no secret, is open to others only as far as the umask says."""
+    before = os.umask(umask)
+    try:
+        _disk.write_file(tmp_path, lambda target: target.write(b"row"), tmp_path / "part")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "part").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
 def test_a_disk_that_takes_a_part(tmp_path, monkeypatch):
     """A short write is gone on with."""
     real = os.write

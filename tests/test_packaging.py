@@ -59,6 +59,7 @@ def test_command_is_installed():
     }
 
 
+@pytest.mark.fault("F-128")
 def test_import_is_light():
     """Importing the package loads no server, no extra, no test tool, and no cattrs."""
     code = "import sys, kokoon_async; print(*sys.modules, sep='\\n')"

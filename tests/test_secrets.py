@@ -300,6 +300,7 @@ async def test_no_foreign_error_shows_a_secret(raw_server: RawServerFactory) -> 
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.fault("F-121")
 async def test_no_debug_mode_shows_a_secret(
     raw_server: RawServerFactory, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -557,6 +557,7 @@ async def test_a_body_without_length_that_is_cut(raw_server: RawServerFactory, c
     assert len(server.requests) == 2
 
 
+@pytest.mark.fault("F-29")
 @pytest.mark.fault("F-17")
 @pytest.mark.parametrize(
     "good",
