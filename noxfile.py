@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 
 import nox
 from packaging.requirements import Requirement
@@ -150,6 +151,12 @@ def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
         session.run("mutmut", "export-cicd-stats", silent=True)
     seen = json.loads((tree / "mutants" / "mutmut-cicd-stats.json").read_text("utf-8"))
     return seen["killed"] + seen["timeout"], seen["total"]
+
+
+@nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Write docs/faults.md anew, from the catalogue of faults and the tests' marks."""
+    session.run(sys.executable, str(ROOT / "tests" / "fault_catalogue.py"))
 
 
 @nox.session

@@ -233,6 +233,15 @@ def test_no_ids_are_no_failure(run: Run) -> None:
 
 
 @pytest.mark.fault("F-117")
+def test_no_argument_is_a_token(run: Run) -> None:
+    """No command has an option for a token, which other users could read: only for its file."""
+    params = [each for command in program.commands.values() for each in command.params]
+    names = {name for each in params for name in each.opts}
+    assert {name for name in names if "token" in name or "auth" in name} == {"--token-file"}
+    for option in ("--token=x", "--auth=x"):
+        assert run("get", option, "vid").exit_code == 2
+
+
 def test_token_comes_from_a_file(run: Run, sim: Simulator, tmp_path: Path) -> None:
     """The token may be in a file, with a line break at its end; it wins over the variable."""
     file = tmp_path / "token"
