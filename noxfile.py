@@ -12,8 +12,10 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
+import zipfile
 
 import nox
 from packaging.requirements import Requirement
@@ -193,12 +195,38 @@ def release_check(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *map(str, first))
     wheel = next(path for path in first if path.suffix == ".whl")
     session.run("check-wheel-contents", str(wheel))
-    session.run("python", "-m", "virtualenv", "--clear", "--quiet", str(work / "clean"))
-    python = str(work / "clean" / ("Scripts" if os.name == "nt" else "bin") / "python")
-    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+    check_names(session, wheel)
+    python = install_alone(session, str(wheel), work / "clean")
     session.run(python, "-m", "pip", "check", external=True)
     check = "import kokoon_async; print('imported', kokoon_async.__version__)"
     session.run(python, "-W", "error", "-X", "dev", "-c", check, external=True, env=WHEEL_ONLY)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """
+    Look for known weaknesses: in the workflows, in what an installation consists of, in the bounds.
+
+    `-- --offline` leaves out what needs the service that knows the advisories.
+    """
+    session.install("cyclonedx-bom", "pip-audit", "virtualenv", "zizmor")
+    session.run("zizmor", "--offline", "--persona", "pedantic", str(ROOT / ".github" / "workflows"))
+    work = pathlib.Path(session.create_tmp())
+    python = install_alone(session, f"{build_wheel(session)}[cli,parquet]", work / "whole")
+    tools = ("setuptools", "wheel", "pip")  # of the environment, not of the installation
+    session.run(python, "-m", "pip", "uninstall", "--quiet", "--yes", *tools, external=True)
+    bill = work / "sbom.json"
+    session.run("cyclonedx-py", "environment", "--output-file", str(bill), python)
+    components = json.loads(bill.read_text("utf-8"))["components"]
+    session.log(f"an installation with all extras has {len(components)} components, see {bill}")
+    installed = [f"{each['name']}=={each['version']}" for each in components]
+    ours = PYPROJECT["project"]["name"]
+    if "--offline" in session.posargs:
+        session.warn("NOT AUDITED: the advisories were left out, as --offline asks for")
+        return
+    pins = [lowest_version(name) for name in (*DEPENDENCIES, *EXTRAS["cli"], *EXTRAS["parquet"])]
+    check_advisories(session, work, [name for name in installed if not name.startswith(ours)])
+    check_advisories(session, work, pins)
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -266,6 +294,47 @@ def build_twice(session: nox.Session, work: pathlib.Path) -> list[pathlib.Path]:
         session.error(f"two builds differ: {first} and {second}")
     session.log(f"two builds are the same: {first}")
     return builds[0]
+
+
+def check_names(session: nox.Session, wheel: pathlib.Path) -> None:
+    """Fail if a wheel holds anything but the package's modules, its mark of types and metadata."""
+    names = zipfile.ZipFile(wheel).namelist()
+    proper = re.compile(r"kokoon_async/([a-z_]+/)*([a-z_]+\.py|py\.typed)|kokoon_async-[^/]+/.+")
+    strange = [name for name in names if not proper.fullmatch(name)]
+    if strange:
+        session.error(f"the wheel holds what it should not: {strange}")
+    session.log(f"the wheel holds {len(names)} files, all of them proper")
+
+
+def install_alone(session: nox.Session, package: str, folder: pathlib.Path) -> str:
+    """Install a package into an empty environment, and return that environment's Python."""
+    session.run("python", "-m", "virtualenv", "--clear", "--quiet", str(folder))
+    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", package, external=True)
+    return python
+
+
+def check_advisories(session: nox.Session, work: pathlib.Path, pins: list[str]) -> None:
+    """Fail if there is an advisory against one of the pinned packages, or if nobody could tell."""
+    file = work / "pins.txt"
+    file.write_text("\n".join(pins), "utf-8")
+    said = session.run(
+        *("pip-audit", "--no-deps", "--disable-pip", "--format=json", "--requirement", str(file)),
+        silent=True, success_codes=[0, 1],
+    )  # fmt: skip
+    report = re.search(r"^\{.*", str(said), re.MULTILINE)
+    answers = json.loads(report[0])["dependencies"] if report else []
+    # It calls what its service does not know "skipped", and is content.
+    known = [each for each in answers if "vulns" in each]
+    if len(known) < len(pins):
+        session.error(
+            f"NOT AUDITED: pip-audit had an answer for {len(known)} of {len(pins)} packages only;"
+            f" without its service, use `nox -s audit -- --offline`. It said: {str(said)[-500:]}"
+        )
+    found = [each for each in known if each["vulns"]]
+    if found:
+        session.error(f"there are advisories: {json.dumps(found, indent=1)}")
+    session.log(f"no advisory against any of {len(pins)} packages")
 
 
 def digest(path: pathlib.Path) -> str:
