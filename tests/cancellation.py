@@ -224,6 +224,9 @@ class _Driver:
         loop = asyncio.SelectorEventLoop(selector)
         if virtual_time:
             looptime.patch_event_loop(loop)
+            # From Python 3.12 on, threads have 300 s to end: no time at all where it is virtual.
+            end_threads = loop.shutdown_default_executor
+            loop.shutdown_default_executor = lambda _=None: end_threads()  # type: ignore[method-assign]
         loop.set_task_factory(self.make_task)
         loop.set_exception_handler(lambda _, context: self.loop_errors.append(str(context)))
         select = selector.select
