@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -166,7 +167,9 @@ async def test_lines_tell_the_story(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[3] for line in lines] == ["pending", "processing"]
     assert "  completed  " in last
     assert "presigned" not in out
-    assert "1 of 2 images completed in 3" in err
+    took = re.search(r"1 of 2 images completed in (\d+) s", err)
+    assert took is not None
+    assert 30 <= int(took[1]) < 60  # chance decides how soon it is seen
 
 
 @pytest.mark.usefixtures("virtual_time")
