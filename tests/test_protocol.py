@@ -248,7 +248,7 @@ def test_the_field_at_fault_is_named(change: dict[str, Any], field: str, reason:
     assert (error.field, error.status, error.excerpt) == (field, 200, "")
     assert str(error) == (
         f"The record of image {VID} is not as documented: {field}: {reason}."
-        " The API may have changed; look for a newer version of kokoon-async."
+        f" The API may have changed; is there a kokoon-async newer than {VERSION}?"
     )
     assert_no_secret(error)
 
