@@ -210,6 +210,7 @@ async def test_a_look_is_one_attempt() -> None:
 async def test_calls_that_queue_do_not_use_up_the_retries_of_those_that_run() -> None:
     """G6: of 3,000 calls at once, each tenth request of which fails, 99.85 % succeed."""
     draw = random.Random(7).random
+    random.seed(7)  # the pauses: chance decides which calls fail three times
     failed = 0
 
     async def answers(request: Sent, number: int) -> Response:
