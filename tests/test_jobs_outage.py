@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 
 import attrs
 import pytest
@@ -29,6 +30,7 @@ from kokoon_async.jobs._valve import Valve
 
 from .bulk_api import NOT_FOUND, FakeApi, answer, client_of, make_vids, record
 from .bulk_contract import check_contract
+from .memory_network import Network, run
 
 
 VIDS = make_vids(900)
@@ -356,8 +358,9 @@ GOOD, LATE = VIDS[1:3]
 class Prober:
     """Stand for a client of which only probes are wanted."""
 
-    def __init__(self, *answers):
+    def __init__(self, *answers, seconds=1):
         self.answers = list(answers)
+        self.seconds = seconds
         self.asked = []
 
     def get_images(self, vids):
@@ -367,7 +370,7 @@ class Prober:
     async def answer(self, vid):
         """Give an image, or raise."""
         self.asked.append(vid)
-        await asyncio.sleep(1)
+        await asyncio.sleep(self.seconds)
         result = self.answers.pop(0)
         if isinstance(result, BaseException):
             raise result
@@ -436,3 +439,22 @@ async def test_a_missing_image_is_a_good_probe(tmp_path, virtual_time):
     report = await job(api, tmp_path / "out", vids)
     assert report.outcomes == {"image": 300}
     check_contract(vids, tmp_path / "out")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_patience_ends_whatever_the_clock_says(seed):
+    """Sums of times are rounded: the last probe comes at the end of patience, and is the last."""
+    rng = random.Random(seed)
+    begin, patience = rng.uniform(0, 100), rng.uniform(1, 100)
+    client = Prober(*[ConnectionFailed("no") for _ in range(100)], seconds=0)
+
+    async def give_up():
+        await asyncio.sleep(begin)
+        valve = Valve(client, patience=patience, holds=False)
+        await fill(valve)
+        with pytest.raises(JobError, match="No good answer from the API"):
+            await valve.wait_for_passage()
+        assert asyncio.get_running_loop().time() == pytest.approx(begin + patience, abs=0.01)
+
+    run(Network(rng), give_up(), pytest.fail)
+    assert len(client.asked) <= patience / 10 + 2

@@ -103,7 +103,9 @@ class Calls:
     def __init__(self, timeouts: Timeouts) -> None:
         self._total = _NEVER if timeouts.total is None else timeouts.total
         self._read = _NEVER if timeouts.read is None else timeouts.read
-        self._calls: set[Call] = set()
+        # No set: those whose time is over together are ended in the order in which they began,
+        # and not by their addresses, so that what went wrong can be made to happen again.
+        self._calls: dict[Call, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
 
@@ -129,7 +131,7 @@ class Calls:
         """
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         call.task, call.cancelling = task, task.cancelling()
-        self._calls.add(call)
+        self._calls[call] = None
         if call.due < self._timer_at:
             self._wake_at(call.due)
         try:
@@ -142,7 +144,7 @@ class Calls:
         except KokoonError as failure:
             error = failure
         finally:
-            self._calls.discard(call)
+            self._calls.pop(call, None)
             call.task = None
             if call.ending is not None:
                 task.uncancel()

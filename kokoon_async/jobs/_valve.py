@@ -8,6 +8,7 @@ bad one shows that the server is, and until a good one nothing else is sent (F-1
 """
 
 import asyncio
+import math
 
 from ..client import KokoonClient
 from ..errors import (
@@ -42,6 +43,8 @@ UNREACHABLE_AFTER = 120.0
 
 BLIND_PROBES = 3
 """So many 5xx in a row, where nothing ever succeeded: the ids may be the reason."""
+
+_GRAIN = 0.001  # a timer may fire this much early, and sums of times are rounded
 
 
 def may_pass(error: KokoonError) -> bool:
@@ -219,10 +222,8 @@ class Valve:
                 self._open()
                 return
             self._note(error)
-            pause = started + PROBE_EVERY - loop.time()
-            if self._patience is not None and self._dark_since is not None:
-                pause = min(pause, self._dark_since + self._patience - loop.time())
-            await asyncio.sleep(max(0.0, pause))
+            at = min(started + PROBE_EVERY, self._gives_up_at)
+            await asyncio.sleep(max(0.0, at - loop.time()))
 
     async def _probe(self) -> KokoonError | None:
         """Ask for one image; give what went wrong, if it may pass."""
@@ -278,6 +279,13 @@ class Valve:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    @property
+    def _gives_up_at(self) -> float:
+        """When patience is over; infinite if never, or while nothing is wrong."""
+        if self._patience is None or self._dark_since is None:
+            return math.inf
+        return self._dark_since + self._patience
+
     def _check_hope(self) -> None:
         """
         Give up if no good answer came for too long.
@@ -286,7 +294,8 @@ class Valve:
             JobError: It says what happened; the job adds what was kept.
         """
         error, since = self._error, self._dark_since
-        dark = 0.0 if since is None else asyncio.get_running_loop().time() - since
+        now = asyncio.get_running_loop().time()
+        dark = 0.0 if since is None else now - since
         if self._good is None and isinstance(error, ConnectionFailed) and error.is_lasting:
             raise JobError(f"The API cannot be reached. {error.message}", error.hint)
         is_api = isinstance(error, ServerError | RateLimited)
@@ -295,5 +304,5 @@ class Valve:
                 f"No usable answer from the API, for {dark:.0f} s from the start. {error.message}",
                 error.hint,
             )
-        if self._patience is not None and dark >= self._patience:
+        if now >= self._gives_up_at - _GRAIN:
             raise JobError(f"No good answer from the API for {dark:.0f} s. {error.message}")
