@@ -178,6 +178,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Live through 1,000 random bad days and print the figures; `-- --seeds N --first N`."""
+    run_from_tests(session, "chaos")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the demo from the built wheel; arguments go to `kokoon-async demo`."""
     install_package(session, "cli")
@@ -227,6 +233,15 @@ def audit(session: nox.Session) -> None:
     pins = [lowest_version(name) for name in (*DEPENDENCIES, *EXTRAS["cli"], *EXTRAS["parquet"])]
     check_advisories(session, work, [name for name in installed if not name.startswith(ours)])
     check_advisories(session, work, pins)
+
+
+def run_from_tests(session: nox.Session, name: str) -> None:
+    """Run a module of the tests as a program, with the built wheel."""
+    args = install_package(session, "cli", *group("tests"))
+    # Behind what is installed, so that the wheel is tested and not the working tree.
+    program = f"import runpy, sys; sys.path.append({str(ROOT)!r});"
+    program += f"runpy.run_module('tests.{name}', run_name='__main__')"
+    session.run("python", "-c", program, *args, env=WHEEL_ONLY)
 
 
 def group(name: str) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ Address = tuple[str, int]
 
 _MOST_TURNS = 100_000  # of the loop, in which no time passes
 
+
 class Stuck(AssertionError):
     """The run can never be over: nothing is left to happen, or it happens again and again."""
 
@@ -69,6 +70,7 @@ class _NoWait(selectors.DefaultSelector):  # type: ignore[misc,valid-type]
     def select(self, timeout: float | None = None) -> list[Any]:
         self.turns = 0 if timeout else self.turns + 1
         if timeout is None or self.turns > _MOST_TURNS:
+            self.turns = 0  # what is cancelled now may take its turns
             raise Stuck
         self.loop.now += max(0.0, timeout)
         return []
