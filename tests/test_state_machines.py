@@ -225,7 +225,7 @@ class WaitMachineMachine(RuleBasedStateMachine):
 
     @invariant()
     def history_is_what_was_seen(self) -> None:
-        """The history folds what was seen, in its order, and its times do not go back."""
+        """Fold what was seen into the history, in its order, with times that do not go back."""
         if not hasattr(self, "wait"):
             return
         folded = [state for at, state in enumerate(self.seen) if [state] != self.seen[at - 1 : at]]
@@ -247,12 +247,12 @@ class WaitMachineMachine(RuleBasedStateMachine):
         self.begin_wait()
 
     def teardown(self) -> None:
-        """The last wait can be ended too."""
+        """End the last wait too."""
         if hasattr(self, "wait"):
             self.end_wait()
 
     def end_wait(self) -> None:
-        """A wait can always be ended, says what it knows, and teaches a possible lesson."""
+        """End a wait, which says what it knows, and teaches a possible lesson."""
         if self.is_open:
             error = self.wait.expire(self.now).error
             assert isinstance(error, WaitTimedOut)
@@ -289,6 +289,7 @@ class TokenMachine(RuleBasedStateMachine):
         self.timeout = timeout
         self.tokens = Tokens(self.provide, Hooks([self.events.append]), timeout=timeout)
         self.held: list[Token] = []
+        self.secrets: dict[int, str] = {}
         self.waiting: dict[asyncio.Task[Token | None], Token | None] = {}
 
     async def provide(self) -> str:
@@ -372,13 +373,16 @@ class TokenMachine(RuleBasedStateMachine):
 
     @invariant()
     def generations_count_tokens(self) -> None:
-        """Each new token is told once, has the next number, and the current one is the last."""
+        """Count the tokens: the current one is the last that was told, and unlike the one before."""
         if not hasattr(self, "tokens"):
             return
         told = [event.generation for event in self.events if isinstance(event, TokenRefreshed)]
         assert told == sorted(told)
         current = self.tokens.current
         assert (current.generation if current else 0) == max(told, default=0)
+        if current is not None:
+            self.secrets[current.generation] = str(current.secret)
+            assert self.secrets.get(current.generation - 1) != current.secret
         assert len(told) <= self.given
         assert all(token.generation <= max(told) for token in self.held)
 
@@ -508,7 +512,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_has_its_name_is_whole(self) -> None:
-        """A joined file is there whole or not at all, and so is each part that nobody spoiled."""
+        """Find a joined file whole or not at all, whenever the process was gone."""
         if not hasattr(self, "out"):
             return
         if self.out.is_file():
