@@ -185,21 +185,26 @@ def _web_address(value: object) -> URL | None:
         url = URL(value)
         # `host` is decoded for people, which may fail; only `raw_host` is ever used.
         is_web = url.scheme in ("http", "https") and bool(url.host) and url.explicit_port != 0
-    except ValueError:
+        # A host with brackets and other digits loses its brackets, and is another one then.
+        is_web = is_web and URL(str(url)).raw_host == url.raw_host
+    except (ValueError, IndexError):  # yarl's own slip for "https://[:]:@/"
         return None
     return url if is_web and _is_host(str(url.raw_host)) else None
 
 
 def _is_host(host: str) -> bool:
     if ":" in host:
-        return True  # an IPv6 address; yarl has checked it
+        return _ip_address(host) is not None  # yarl does not look beyond a percent sign
     return len(host) <= _LONGEST_HOST and _HOST.fullmatch(host) is not None
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+    address = _ip_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _ip_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
