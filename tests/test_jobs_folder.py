@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import zlib
 
 import orjson
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from kokoon_async import JobError
 from kokoon_async.jobs import Entry, Shard, _disk, fetch_statuses
 from kokoon_async.jobs._folder import JobFolder
-from kokoon_async.jobs._formats import Jsonl
+from kokoon_async.jobs._formats import Jsonl, outcomes_of
 from kokoon_async.jobs._layout import JobSpec, PartName, is_ours
 
 from .bulk_api import BASE_URL, FakeApi, answer, client_of, make_vids
@@ -177,6 +178,9 @@ async def test_small_files_that_were_changed(tmp_path, name):
     broken = [whole[:size] for size in range(0, len(whole.rstrip()), 7)]
     broken += [orjson.dumps({**data, key: None}) for key in data.keys() - {"ids"}]
     broken += [b"[]", b"null", b'{"version": "1"}']
+    if name == "_SUCCESS":
+        wrong = {"outcomes": {"image": "25"}, "states": {"completed": -1}, "output": {"crc32": "x"}}
+        broken += [orjson.dumps({**data, key: value}) for key, value in wrong.items()]
     for content in broken:
         path.write_bytes(content)
         await refused(out, "is damaged: it is not what kokoon-async wrote")
@@ -228,6 +232,30 @@ async def test_a_part_cut_by_hand(tmp_path, cut, caplog):
     check_contract(VIDS, out)
     assert (await run(FakeApi(), out)).requests == 0
     assert is_ours(f"_{part.name}.damaged")
+
+
+@pytest.mark.fault("F-96")
+@pytest.mark.parametrize("content", [b"", b"\xff", b'"', b"a\nb\n", b"PAR1" * 9], ids=repr)
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+async def test_a_part_that_is_none(tmp_path, form, content):
+    """Whatever somebody put in the place of a part, under a name that fits: it is put aside."""
+    out = tmp_path / "out"
+    await run(FakeApi(), out, format=form)
+    part = sorted(out.glob("part-*"))[1]
+    fits = part.name.replace(part.name.split("-")[3].split(".")[0], f"{zlib.crc32(content):08x}")
+    part.unlink()
+    (out / fits).write_bytes(content)
+    assert (await run(FakeApi(), out, format=form)).shards_skipped == 2
+    assert (out / f"_{fits}.damaged").read_bytes() == content
+    check_contract(VIDS, out)
+
+
+def test_a_row_without_an_end_is_read_in_no_time():
+    """What is no row takes no longer to read than what is one: nothing is tried in two ways."""
+    row = b'{"vid":"' + b"x" * 100 + b'","outcome":"image","state":"' + b"y" * 100
+    assert outcomes_of(row) == outcomes_of(row + b'"') == []
+    assert outcomes_of(row + b'"}\n') == [("image", "y" * 100)]
+    assert outcomes_of((row + b'"') * 2_000) == []
 
 
 async def test_a_part_with_a_row_too_few(tmp_path):

@@ -12,6 +12,7 @@ import os
 import secrets
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
@@ -195,9 +196,10 @@ class JobFolder:
         path = self.path / str(name)
         content = path.read_bytes()
         if f"{zlib.crc32(content):08x}" == name.crc32:
-            outcomes = self._form.outcomes(content)
-            if len(outcomes) == rows:
-                return FoundPart(path, content, outcomes)
+            with suppress(ValueError):  # no part, whatever its name says
+                outcomes = self._form.outcomes(content)
+                if len(outcomes) == rows:
+                    return FoundPart(path, content, outcomes)
         logger.warning("job.part_damaged", extra={"kokoon_part": str(name)})
         self._unseal()
         move(path, path.with_name(name.when_damaged))

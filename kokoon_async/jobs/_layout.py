@@ -60,7 +60,7 @@ _SUCCESS_KINDS = {
     "digest": str,
     "output": dict,
 }
-_PART = re.compile(r"part-(\d{6,})-([0-9a-f]{16})-([0-9a-f]{8})\.([a-z]+)")
+_PART = re.compile(r"part-([0-9]{6,18})-([0-9a-f]{16})-([0-9a-f]{8})\.([a-z]+)")
 
 
 @attrs.frozen
@@ -151,12 +151,14 @@ def read_json(path: Path, kinds: Mapping[str, type]) -> dict[str, Any] | None:
     if version != _VERSION or not all(
         isinstance(content.get(name), kind) for name, kind in kinds.items()
     ):
-        raise JobError(
-            f"{path} is damaged: it is not what kokoon-async wrote.",
-            hint=AFRESH,
-            path=str(path),
-        )
+        raise _damaged(path)
     return dict(content)
+
+
+def _damaged(path: Path) -> JobError:
+    return JobError(
+        f"{path} is damaged: it is not what kokoon-async wrote.", hint=AFRESH, path=str(path)
+    )
 
 
 @attrs.frozen
@@ -257,10 +259,14 @@ class Success:
         if content is None:
             return None
         output = content["output"]
+        counts = [*content["outcomes"].values(), *content["states"].values()]
+        counts += [output.get("size")] if output else []
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise _damaged(path)
         return cls(
             Tally(content["outcomes"], content["states"]),
             content["shards"],
             content["duplicates"],
             content["digest"],
-            WrittenFile(output.get("size", 0), output.get("crc32", "")) if output else None,
+            WrittenFile(output["size"], str(output.get("crc32"))) if output else None,
         )

@@ -60,7 +60,10 @@ class Parquet:
 
     def outcomes(self, content: bytes) -> list[tuple[str, str | None]]:
         """Give the outcome and the state of each row of a part."""
-        table = self._table_of(content, columns=["outcome", "state"])
+        try:
+            table = self._table_of(content, columns=["outcome", "state"])
+        except (self._pa.ArrowException, OSError) as error:
+            raise ValueError(str(error)) from None
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def replace(self, content: bytes, rows: Mapping[int, bytes]) -> bytes:
