@@ -183,6 +183,13 @@ def chaos(session: nox.Session) -> None:
     run_from_tests(session, "chaos")
 
 
+@nox.session(python=PYTHONS[0])
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads foreign bytes; `-- --executions N --seconds N [TARGET …]`, for each target."""
+    session.install(*group("fuzz"))
+    run_from_tests(session, "fuzz")
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run the demo from the built wheel; arguments go to `kokoon-async demo`."""
