@@ -177,6 +177,14 @@ def bench(session: nox.Session) -> None:
         session.run("python", str(script), *args)
 
 
+@nox.session(python=PYTHONS[0])
+def heavy(session: nox.Session) -> None:
+    """Run the tests that take minutes, and nothing else; arguments go to pytest."""
+    pytest_args = install_package(session, "cli,parquet", *group("tests"))
+    environment = {**WHEEL_ONLY, "KOKOON_HEAVY": "1"}
+    session.run("python", "-m", "pytest", "-m", "heavy", *pytest_args, env=environment)
+
+
 @nox.session
 def chaos(session: nox.Session) -> None:
     """Live through 1,000 random bad days and print the figures; `-- --seeds N --first N`."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import uuid
 from collections import Counter
@@ -34,9 +33,7 @@ from .canary import CANARY_TOKEN, presigned_url
 from .raw_server import sample_record
 
 
-heavy = pytest.mark.skipif(
-    "KOKOON_HEAVY" not in os.environ, reason="heavy: takes minutes, set KOKOON_HEAVY=1"
-)
+heavy = pytest.mark.heavy
 
 BASE_URL = "http://127.0.0.1:9/v3"
 

@@ -18,6 +18,7 @@ Each point gets a scenario of its own, all in one new event loop, so the test is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import itertools
@@ -35,6 +36,9 @@ from .raw_server import TASK_NAME
 
 Mode = Literal["turns", "suspensions", "children"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+
+Way = Literal["cancel", "timeout"]
+LoopKind = Literal["asyncio", "uvloop"]
 
 AnyTask = asyncio.Task[Any]
 
@@ -100,6 +104,9 @@ def cancel_everywhere(
     times: Literal[1, 2] = 1,
     virtual_time: bool = False,
     limit: float = 5.0,
+    way: Way = "cancel",
+    loop: LoopKind = "asyncio",
+    step: int = 1,
 ) -> CancelReport:
     """
     Run the scenario again and again, cancelled a bit later each time, until it ends uncancelled.
@@ -118,12 +125,34 @@ def cancel_everywhere(
 
         limit: Seconds after which a run counts as hung; with *virtual_time* use a large one.
 
+        way:
+            "timeout" puts `asyncio.timeout` around the coroutine and lets its time be over at the
+            point, where "cancel" cancels the task: then the coroutine must end with `TimeoutError`.
+
+        loop: "uvloop" has neither turns that could be counted nor virtual time.
+
+        step: Try only every so many points.
+
     Raises:
         CancelFailure: A task was left, a check failed, or the coroutine ended otherwise.
     """
-    driver = _Driver(factory, mode, times, limit)
-    with asyncio.Runner(loop_factory=lambda: driver.make_loop(virtual_time)) as runner:
+    driver = _Driver(factory, mode, times, limit, way, step)
+
+    def make_loop() -> asyncio.AbstractEventLoop:
+        made = uvloop_loop() if loop == "uvloop" else driver.make_loop(virtual_time)
+        made.set_task_factory(driver.make_task)
+        made.set_exception_handler(lambda _, context: driver.loop_errors.append(str(context)))
+        return made
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         return runner.run(driver.drive())
+
+
+def uvloop_loop() -> asyncio.AbstractEventLoop:
+    """Make a loop of uvloop, which does not exist for Windows."""
+    import uvloop
+
+    return uvloop.new_event_loop()
 
 
 @attrs.define(eq=False)
@@ -138,6 +167,7 @@ class _Shot:
     fired: bool = False
     second: bool = False
     place: str = ""
+    scope: asyncio.Timeout | None = None
 
     def __str__(self) -> str:
         hit = "cancelled twice" if self.second else "cancelled" if self.fired else "left alone"
@@ -167,7 +197,13 @@ class _Shot:
 
     def _fire(self, victim: AnyTask) -> bool:
         self.place = _place(victim)
-        self.fired = victim.cancel("cancelled by the test")
+        if self.scope is not None and victim is self.main:
+            # The loop cancels it in its next turn, if it is not done by then.
+            with contextlib.suppress(RuntimeError):  # not begun, or over
+                self.scope.reschedule(asyncio.get_running_loop().time())
+                self.fired = True
+        else:
+            self.fired = victim.cancel("cancelled by the test")
         return self.fired
 
     def _fire_again(self, victim: AnyTask) -> bool:
@@ -214,6 +250,8 @@ class _Driver:
     mode: Mode
     times: int
     limit: float
+    way: Way = "cancel"
+    step: int = 1
     shot: _Shot | None = None
     loop_errors: list[str] = attrs.field(factory=list)
     failures: list[str] = attrs.field(factory=list)
@@ -227,8 +265,6 @@ class _Driver:
             # From Python 3.12 on, threads have 300 s to end: no time at all where it is virtual.
             end_threads = loop.shutdown_default_executor
             loop.shutdown_default_executor = lambda _=None: end_threads()  # type: ignore[method-assign]
-        loop.set_task_factory(self.make_task)
-        loop.set_exception_handler(lambda _, context: self.loop_errors.append(str(context)))
         select = selector.select
         eventful = True
 
@@ -267,7 +303,7 @@ class _Driver:
         # Uncancelled first, to know how many points there are; fast runs may have fewer.
         baseline = await self.attempt(_Shot(self.mode, self.times, point=-1))
         shots: list[_Shot] = []
-        for point in itertools.count(1):
+        for point in itertools.count(1, self.step):
             shot = await self.attempt(_Shot(self.mode, self.times, point))
             if shot.fired:
                 shots.append(shot)
@@ -285,10 +321,16 @@ class _Driver:
             known = asyncio.all_tasks()
             context = contextvars.copy_context()
             context.run(_shot.set, shot)
-            task = asyncio.get_running_loop().create_task(scenario.run(), context=context)
+            work = scenario.run()
+            limited = work if self.way == "cancel" else _within_time(work, shot)
+            task = asyncio.get_running_loop().create_task(limited, context=context)
             shot.main, self.shot = task, shot
             await asyncio.wait({task}, timeout=self.limit)
             self.shot = None
+            if limited is not work and task.done():
+                work.close()  # it may not have begun
+            if shot.scope is not None:
+                shot.fired = shot.scope.expired()  # it may have been done just before
             problems = _wrong_end(shot, task)
             left = await self.left_tasks(known)
             problems += [f"task left: {other.get_name()} in {_place(other)}" for other in left]
@@ -312,10 +354,22 @@ class _Driver:
         return {task for task in new if not is_server_task(task)}
 
 
+async def _within_time(work: Coroutine[Any, Any, object], shot: _Shot) -> object:
+    try:
+        async with asyncio.timeout(None) as shot.scope:
+            return await work
+    finally:
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling(), "a cancellation is left pending"
+
+
 def _wrong_end(shot: _Shot, task: AnyTask) -> list[str]:
     if not task.done():
         return ["still running at the time limit"]
     error = None if task.cancelled() else task.exception()
+    if shot.scope is not None and shot.fired and type(error) is TimeoutError:
+        return []
     if shot.fired == task.cancelled() or (shot.fired and shot.mode == "children"):
         return []
     if task.cancelled():

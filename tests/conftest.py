@@ -52,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marks known."""
     config.addinivalue_line("markers", "may_block: the test may block the event loop; say why")
     config.addinivalue_line("markers", "may_leak: the test leaves things behind; say why")
+    config.addinivalue_line("markers", "heavy: the test takes minutes, and KOKOON_HEAVY=1 to run")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what takes minutes, unless it is asked for: `nox -s heavy`."""
+    if item.get_closest_marker("heavy") and "KOKOON_HEAVY" not in os.environ:
+        pytest.skip("heavy: takes minutes, set KOKOON_HEAVY=1")
 
 
 # --- what every test is watched for ---------------------------------------------------------------
