@@ -87,6 +87,8 @@ class RawConnection:
 
     async def write(self, data: bytes) -> None:
         """Send *data* as it is."""
+        if self.writer.is_closing():  # asyncio lets it go nowhere, uvloop has its own error
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
