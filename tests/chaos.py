@@ -50,7 +50,7 @@ from kokoon_async import (
     WaitTimedOut,
 )
 from kokoon_async._http.calls import Call
-from kokoon_async._http.protocol import Answer, Request, Response, asks_to_brake, is_error
+from kokoon_async._http.protocol import Answer, Response, asks_to_brake, is_error
 from kokoon_async.jobs import fetch_statuses
 from kokoon_async.simulator import (
     Bomb,
@@ -383,9 +383,9 @@ class Ledger:
         pipeline = client._pipeline
         send, fetch = pipeline._send, pipeline.fetch
 
-        async def noted_send(request: Request, call: Call, token: Any) -> Response:
+        async def noted_send(path: str, call: Call, token: Any) -> Response:
             self.sent[call] += 1
-            response = await send(request, call, token)
+            response = await send(path, call, token)
             self.refused += response.status == 401
             self.braked |= is_error(response.status) and asks_to_brake(response)
             return response
@@ -523,7 +523,6 @@ class BadDay:
             if not client._closed:
                 self.report.expect(is_idle(client), "the client is not idle in the end")
             self.report.expect(not len(client._scheduler), "a wait is left")
-            self.report.expect(not client._scheduler._tasks, "a look is left")
             connector = connector_of(client)
         self.report.expect(connector is None or connector.closed, "the connector is open")
         self.report.wrong += ledger.check_budget(plan.retry)
