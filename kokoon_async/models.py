@@ -71,6 +71,10 @@ class ImageState(enum.StrEnum):
         unknown._name_ = unknown._value_ = str.__str__(value)
         return unknown
 
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        # By value: Python 3.11.0 to 3.11.3 do it by name, which an unknown state has none of.
+        return (type(self), (self.value,))
+
     def __repr__(self) -> str:
         return repr(self.value)
 
