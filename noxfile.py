@@ -62,10 +62,11 @@ def tests(session: nox.Session) -> None:
     """
     Run the tests against the built wheel and record branch coverage.
 
-    Arguments go to pytest; `--installpkg FILE` tests that wheel or sdist instead of building one.
+    Arguments go to pytest, in place of two workers; `--installpkg FILE` tests that wheel or sdist
+    instead of building one.
     """
     erase_coverage()
-    pytest_args = install_package(session, "cli,parquet", *group("tests"))
+    pytest_args = install_package(session, "cli,parquet", *group("tests")) or ["-n", "2"]
     session.run("coverage", "run", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
 
 
