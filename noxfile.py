@@ -306,7 +306,7 @@ def build_wheel(session: nox.Session) -> str:
     session.run_install(
         "python", "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", str(ROOT)
     )
-    return str(folder / f"kokoon_async-{PYPROJECT['project']['version']}-py3-none-any.whl")
+    return str(max(folder.glob("*.whl"), key=lambda wheel: wheel.stat().st_mtime))
 
 
 def build_twice(session: nox.Session, work: pathlib.Path) -> list[pathlib.Path]:

@@ -10,6 +10,7 @@ from ._http.auth import TokenProvider
 from ._http.calls import Timeouts
 from ._http.retry import RetryPolicy
 from ._http.throttle import Limits
+from ._version import __version__
 from ._waiting.outcomes import Outcome, OutcomeStream
 from ._waiting.streams import Watch
 from .client import DEFAULT_BASE_URL, KokoonClient
@@ -97,6 +98,7 @@ __all__ = [
     "WaitOutage",
     "WaitTimedOut",
     "Watch",
+    "__version__",
     "configure_converter",
     "evaluate",
     "make_converter",
@@ -106,10 +108,6 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Slow to import, and few need them.
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("kokoon-async")
     if name in ("configure_converter", "make_converter"):
         from ._http import converters
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
+import kokoon_async
 from kokoon_async import Image
 from kokoon_async._http.protocol import (
-    VERSION,
     Answer,
     Response,
     asks_to_brake,
@@ -248,7 +248,7 @@ def test_the_field_at_fault_is_named(change: dict[str, Any], field: str, reason:
     assert (error.field, error.status, error.excerpt) == (field, 200, "")
     assert str(error) == (
         f"The record of image {VID} is not as documented: {field}: {reason}."
-        f" The API may have changed; is there a kokoon-async newer than {VERSION}?"
+        f" The API may have changed; is there a kokoon-async newer than {kokoon_async.__version__}?"
     )
     assert_no_secret(error)
 
@@ -275,7 +275,7 @@ def test_an_api_that_changed_is_told_as_such(change: str) -> None:
     error = refusal(answer(200, CHANGED[change]))
     assert type(error) is UnexpectedResponse
     assert error.field in ("vid", "state")
-    assert VERSION in error.hint
+    assert kokoon_async.__version__ in error.hint
     assert not is_transient(error)
 
 

@@ -7,12 +7,12 @@ No socket, no clock. This is the only module that knows status codes, and one fu
 
 from collections.abc import Callable
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from multidict import CIMultiDictProxy
 
 from .._text import printable
+from .._version import __version__
 from ..errors import (
     ApiError,
     AuthenticationFailed,
@@ -33,7 +33,6 @@ from .wire import WireError, decode_json, image_from_object
 
 
 __all__ = [
-    "VERSION",
     "Answer",
     "Response",
     "asks_to_brake",
@@ -45,9 +44,6 @@ __all__ = [
     "read_image",
     "retry_after",
 ]
-
-VERSION = version("kokoon-async")
-"""This package's; read here, since that opens files: not for an event loop."""
 
 _CLOCK_GRAIN = 1.0  # seconds: `Date` has no finer one
 _MOST_MESSAGE_LETTERS = 300
@@ -182,7 +178,7 @@ def _unreadable(response: Response, vid: str, problem: WireError) -> KokoonError
     if problem.field:
         return UnexpectedResponse(
             f"The record of image {vid} is not as documented: {problem.field}: {problem}.",
-            hint=f"The API may have changed; is there a kokoon-async newer than {VERSION}?",
+            hint=f"The API may have changed; is there a kokoon-async newer than {__version__}?",
             vid=vid,
             status=response.status,
             field=problem.field,

@@ -14,6 +14,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from .._version import __version__
 from ..errors import (
     ClientClosed,
     ConfigurationError,
@@ -26,7 +27,7 @@ from ..errors import (
 from .auth import Token
 from .bodies import MOST_ERROR_BYTES, MOST_RECORD_BYTES, BodyFault, decoded
 from .calls import Call, Calls, Timeouts
-from .protocol import VERSION, Response, is_error
+from .protocol import Response, is_error
 
 
 __all__ = ["Transport"]
@@ -40,7 +41,7 @@ _CONSTANT_HEADERS = {
     # A record fits one packet; unpacking costs more than it saves.
     "Accept-Encoding": "identity",
     "Cache-Control": "no-cache",  # a wait must not see a stale state (F-45)
-    "User-Agent": f"kokoon-async/{VERSION}",
+    "User-Agent": f"kokoon-async/{__version__}",
 }
 
 # aiohttp repeats an idempotent request by itself, outside every retry budget, when one of
