@@ -3,9 +3,9 @@ Concurrency and rate: one budget for everything that a client sends.
 
 Calls take their turn in the order in which they came, and one that is tried again goes
 first: behind thousands of others, it would hold its share of the retry quota for as long
-as they take. When the server asks for
-fewer requests, all of them brake together: at most half as many at once as before,
-and none until its hint has passed; then one more per round of successes (AIMD).
+as they take. When the server asks for fewer requests, all of them brake together: at most
+half as many at once as before, and none until its hint has passed; then one more per round
+of successes (AIMD).
 """
 
 import asyncio

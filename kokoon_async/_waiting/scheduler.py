@@ -130,8 +130,9 @@ class Scheduler:
     # -- the schedule ------------------------------------------------------------------
 
     def _watch_deadlines(self, image: Awaited) -> None:
-        at = min([wait.deadline for wait in image.waits])
-        at = min(at, image.not_before) if image.is_idle else at
+        at = image.first_deadline
+        if image.is_idle:
+            at = min(at, image.not_before)
         self._agenda.put(image, at, images=len(self._images))
 
     def _enqueue(self, image: Awaited) -> None:
@@ -257,7 +258,7 @@ class Scheduler:
                 continue
             if wait.state != record.state:
                 wait.watcher.changed(wait, record)
-            is_told = any(other.policy is wait.policy for other, _ in steps)
+            is_told = bool(steps) and any(other.policy is wait.policy for other, _ in steps)
             reserve = self._reserve(wait)
             try:
                 step = wait.observe(now, record, age=age, reserve=reserve, is_told=is_told)
@@ -304,7 +305,8 @@ class Scheduler:
         nearest: LookAgain | None = None
         for wait, step in steps:
             if isinstance(step, LookAgain) and not wait.is_over:
-                nearest = step if nearest is None or step.delay < nearest.delay else nearest
+                if nearest is None or step.delay < nearest.delay:
+                    nearest = step
         # Unless a hook or a watcher has begun another wait, whose first look is the next one.
         if nearest is not None and image.is_idle:
             self._agenda.put(image, now + nearest.delay, images=len(self._images))

@@ -90,7 +90,18 @@ class Awaited:
     @property
     def state(self) -> ImageState | None:
         """What its waits last saw; ``None`` before the first good look."""
-        return next((wait.state for wait in self.waits if wait.state is not None), None)
+        for wait in self.waits:
+            if wait.state is not None:
+                return wait.state
+        return None
+
+    @property
+    def first_deadline(self) -> float:
+        """When the time of the first of its waits is over."""
+        first = math.inf
+        for wait in self.waits:
+            first = min(first, wait.deadline)
+        return first
 
     @property
     def is_idle(self) -> bool:
