@@ -131,8 +131,7 @@ class Scheduler:
 
     def _watch_deadlines(self, image: Awaited) -> None:
         at = image.first_deadline
-        if image.is_idle:
-            at = min(at, image.not_before)
+        at = min(at, image.not_before) if image.is_idle else at
         self._agenda.put(image, at, images=len(self._images))
 
     def _enqueue(self, image: Awaited) -> None:
@@ -305,8 +304,7 @@ class Scheduler:
         nearest: LookAgain | None = None
         for wait, step in steps:
             if isinstance(step, LookAgain) and not wait.is_over:
-                if nearest is None or step.delay < nearest.delay:
-                    nearest = step
+                nearest = step if nearest is None or step.delay < nearest.delay else nearest
         # Unless a hook or a watcher has begun another wait, whose first look is the next one.
         if nearest is not None and image.is_idle:
             self._agenda.put(image, now + nearest.delay, images=len(self._images))
