@@ -49,8 +49,6 @@ from kokoon_async import (
     WaitOutage,
     WaitTimedOut,
 )
-from kokoon_async._http.calls import Call
-from kokoon_async._http.protocol import Answer, Response, asks_to_brake, is_error
 from kokoon_async.jobs import fetch_statuses
 from kokoon_async.simulator import (
     Bomb,
@@ -80,6 +78,7 @@ from kokoon_async.simulator import (
 from .bulk_contract import check_contract
 from .canary import CANARY_TOKEN
 from .fakes import connector_of, is_idle, make_vid
+from .ledger import Ledger
 from .memory_network import Network, NetworkOutage, Stuck, run
 
 
@@ -353,73 +352,6 @@ def draw_policy(rng: random.Random) -> PollPolicy:
 
 
 @attrs.define
-class Ledger:
-    """
-    Note every request that leaves the client, and what became of the calls it belongs to.
-
-    Attributes:
-        sent: Requests by call.
-
-        refused: How many answers said 401.
-
-        braked: Whether any answer asked for fewer requests.
-
-        single: Successful calls of `get_image` and the like that needed one request.
-
-        repeated: Those that needed more.
-
-        fetched: All of them, failed ones too.
-    """
-
-    sent: Counter[Call] = attrs.field(factory=Counter)
-    refused: int = 0
-    braked: bool = False
-    single: int = 0
-    repeated: int = 0
-    fetched: int = 0
-
-    def watch(self, client: KokoonClient) -> None:
-        """Stand between a client's pipeline and its transport, and before its `fetch`."""
-        pipeline = client._pipeline
-        send, fetch = pipeline._send, pipeline.fetch
-
-        async def noted_send(path: str, call: Call, token: Any) -> Response:
-            self.sent[call] += 1
-            response = await send(path, call, token)
-            self.refused += response.status == 401
-            self.braked |= is_error(response.status) and asks_to_brake(response)
-            return response
-
-        async def noted_fetch(vid: str) -> Answer:
-            self.fetched += 1
-            answer = await fetch(vid)
-            self.single += answer.attempts == 1
-            self.repeated += answer.attempts > 1
-            return answer
-
-        pipeline._send, pipeline.fetch = noted_send, noted_fetch  # type: ignore[assignment,method-assign]
-
-    @property
-    def requests(self) -> int:
-        """How many requests there were."""
-        return self.sent.total()
-
-    def check_budget(self, policy: RetryPolicy) -> Iterator[str]:
-        """
-        Check the retries against the quota (G6).
-
-        A success pays back its own last retry, or 1 without any; all others come out of the quota.
-        """
-        retries = self.requests - len(self.sent) - self.refused
-        cheapest = policy.throttled_cost if self.braked else policy.transient_cost
-        paid = retries - self.repeated
-        if paid * cheapest > policy.quota + self.single:
-            yield f"{retries} retries, more than the quota of {policy.quota} allows"
-        if any(count > 2 * policy.attempts for count in self.sent.values()):
-            yield "a call took more requests than its attempts and new tokens"
-
-
-@attrs.define
 class Report:
     """
     Say what one run was, and what was wrong with it.
@@ -472,6 +404,7 @@ class BadDay:
         self.seed = rng.getrandbits(32)
         self.ledgers: list[Ledger] = []
         self.jobs: dict[Path, PlannedCall] = {}
+        self.results: dict[int, str] = {}
         self.refusals = self.plan.refusals
         self.is_over = False
 
@@ -515,7 +448,7 @@ class BadDay:
             timeouts=plan.timeouts,
             poll=plan.poll,
         ) as client:
-            ledger = Ledger()
+            ledger = Ledger(plan.retry)
             ledger.watch(client)
             self.ledgers.append(ledger)
             yield client
@@ -525,7 +458,8 @@ class BadDay:
             self.report.expect(not len(client._scheduler), "a wait is left")
             connector = connector_of(client)
         self.report.expect(connector is None or connector.closed, "the connector is open")
-        self.report.wrong += ledger.check_budget(plan.retry)
+        self.report.wrong += ledger.wrong
+        self.report.figures += ledger.figures
 
     async def provide_token(self) -> str:
         """Give the token that the server wants now, after a while."""
@@ -551,6 +485,7 @@ class BadDay:
         if self.plan.is_storm:
             calls, requests = len(self.plan.calls), self.ledgers[0].requests
             self.report.figures.update({"storm: calls": calls, "storm: requests": requests})
+            self.report.figures[f"storm: {self.plan.outages[0].kind}"] += 1
             self.report.expect(
                 requests <= calls + _OUTAGE_COST, f"{requests} requests for {calls} calls"
             )
@@ -575,6 +510,7 @@ class BadDay:
         except Exception as error:  # noqa: BLE001 - that is the point
             result = f"{error!r}"
             self.report.wrong.append(f"call {call.number} ended with {error!r}")
+        self.results[call.number] = result
         took = loop.time() - began
         limit = min(self.longest(client, call), call.cancel_after or _WEEK)
         self.note(f"call {call.number} {call.kind} {result}", call.kind, result.split(" ")[0])
@@ -750,6 +686,8 @@ class BadDay:
                 told = type(error).__name__
             self.note(f"job {call.number} resumed: {told}", "job resumed", told.split(" ")[0])
             if told.startswith("ok"):
+                ended_well = self.results[call.number].startswith("ok")
+                self.report.figures["jobs ended early, and finished afterwards"] += not ended_well
                 break
             await asyncio.sleep(600)
         else:
@@ -845,8 +783,14 @@ class BadDay:
         self.report.figures.update(
             {f"fault {kind}": count for kind, count in statistics["faults"].items()}
         )
+        network = self.network
         self.report.figures.update(
-            {"requests": sent, "refused connections": self.network.refused, "seeds": 1}
+            {
+                "outage: connections refused": network.refused,
+                "outage: connections broken": network.broken,
+                "outage: bytes and connections stalled": network.stalled,
+                "seeds": 1,
+            }
         )
         self.report.history += [
             f"{each.time:.6f} {each.client_port} {each.vid} {each.status} {each.fault}"

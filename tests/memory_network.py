@@ -171,6 +171,10 @@ class Network:
 
     Attributes:
         refused: How many connections were refused.
+
+        broken: How many were broken by an outage.
+
+        stalled: How often something was on its way and had to wait for the end of an outage.
     """
 
     rng: random.Random
@@ -178,6 +182,8 @@ class Network:
     cuts: float = 0.2
     outages: Sequence[NetworkOutage] = ()
     refused: int = 0
+    broken: int = 0
+    stalled: int = 0
     _listening: dict[int, Callable[[], Any]] = attrs.field(factory=dict)
     _ends: dict[MemoryTransport, None] = attrs.field(factory=dict)
     _ports: Iterator[int] = attrs.field(factory=lambda: itertools.count(_FIRST_PORT))
@@ -252,6 +258,7 @@ class Network:
         """Draw when bytes arrive that are sent now."""
         outage = self.outage_at(now)
         if outage is not None and outage.kind == "stall":
+            self.stalled += 1
             now = outage.end
         return now + self.rng.uniform(0, self.delay)
 
@@ -263,6 +270,7 @@ class Network:
         return [data[a:b] for a, b in itertools.pairwise([0, *places, len(data)])]
 
     def _break_all(self) -> None:
+        self.broken += len(self._ends) // 2
         for end in [*self._ends]:
             end.lose(_reset())
 

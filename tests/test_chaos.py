@@ -7,18 +7,38 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
 
-from kokoon_async import ProtocolError
+from kokoon_async import (
+    ApiError,
+    AuthenticationFailed,
+    ClientClosed,
+    ConnectionFailed,
+    ImageFailed,
+    ImageNotFound,
+    InsufficientCredit,
+    InvalidRequest,
+    InvalidVid,
+    JobError,
+    ProtocolError,
+    RateLimited,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+    UnexpectedResponse,
+    WaitOutage,
+    WaitTimedOut,
+)
 from kokoon_async._http import pipeline, transport
 from kokoon_async._http.calls import Calls
 from kokoon_async._http.protocol import read_image
-from kokoon_async._http.retry import RetryQuota
+from kokoon_async._http.retry import RetryQuota, next_pause
 from kokoon_async._http.wire import decode_json, image_from_object
 from kokoon_async._waiting.bulk import Waiting
 from kokoon_async.jobs._folder import JobFolder
@@ -39,24 +59,53 @@ runpy.run_module("tests.chaos", run_name="__main__")
 """
 
 
+# The first ones, and some for what these do not show: rare ends of a call, an outage that refuses in
+# the midst of other things, and nothing but such an outage.
+SEEDS = (*range(16), 29, 31, 61, 141)
+KINDS = get_args(chaos.Kind)
+ENDS = (
+    *(ApiError, AuthenticationFailed, ClientClosed, ImageFailed, ImageNotFound),
+    *(InsufficientCredit, InvalidRequest, InvalidVid, JobError, RateLimited, ServerError),
+    *(UnexpectedResponse, WaitOutage, WaitTimedOut, *TransportError.__subclasses__()),
+)
+
+
 @pytest.mark.fault("F-53")
 @pytest.mark.fault("F-06")
-@pytest.mark.parametrize("seed", range(20))
-def test_a_bad_day(seed):
+@pytest.mark.fault("F-48")
+@pytest.mark.fault("F-66")
+def test_bad_days():
     """G1, G2, G6: each call ends in time, as declared, with its own image, and leaves nothing."""
-    report = chaos.run_seed(seed)
-    assert report.wrong == []
-    assert report.figures["requests"] > 0
+    reports = [chaos.run_seed(seed) for seed in SEEDS]
+    assert {report.seed: report.wrong for report in reports if report.wrong} == {}
+    check_that_days_were_bad(sum((report.figures for report in reports), Counter()))
 
 
-def test_bad_days_are_bad():
-    """Twenty seeds hold faults of nearly all kinds, calls of all kinds, successes and failures."""
-    plans = [chaos.draw_plan(random.Random(seed)) for seed in range(20)]
-    faults = [fault for plan in plans for planned in plan.faults.values() for fault in planned]
-    assert len({fault.kind for fault in faults}) >= 18
-    assert len(faults) > 200
-    assert len({call.kind for plan in plans for call in plan.calls}) == 5
-    assert sum(len(plan.outages) for plan in plans) > 3
+def check_that_days_were_bad(figures: Counter[str]) -> None:
+    """Check that what ran, and not only what was planned, met all that there is to meet."""
+    draw, other = random.Random(0), "another image"
+    drawn = [chaos.draw_fault(draw, other) for _ in range(2_000)]
+    drawn += [chaos.draw_record_fault(draw, other) for _ in range(200)]
+    kinds = {fault.kind for fault in drawn}
+    assert len(kinds) >= 19
+    assert [kind for kind in kinds if not figures[f"fault {kind}"]] == []
+    assert figures["faults planned"] > 200
+    # Calls of all kinds end well, badly, and because whoever called gave up.
+    assert [kind for kind in KINDS if not figures[f"{kind} ok"]] == []
+    assert [kind for kind in KINDS if not figures[f"{kind} given"]] == []
+    ends = {name.split(" ")[-1] for name in figures if name.startswith(KINDS)}
+    assert {error.__name__ for error in ENDS} - ends == set()
+    assert figures["jobs ended early, and finished afterwards"] > 0
+    # Retries of both classes, those that the quota refuses, and new tokens.
+    assert figures["retries"] > figures["throttled retries"] > 0
+    assert figures["retries refused"] > 100
+    assert figures["replays"] > 5
+    # Outages of both kinds, and storms of both kinds.
+    assert figures["outage: connections refused"] > 300
+    assert figures["outage: connections broken"] > 0
+    assert figures["outage: bytes and connections stalled"] > 300
+    assert figures["storm: refuse"] == figures["storm: stall"] == 1
+    assert figures["storm: requests"] == figures["storm: calls"] + 2 * 35
 
 
 @pytest.mark.parametrize("seed", [3, 4, 11])
@@ -121,6 +170,36 @@ def twice(method: Callable[..., Any]) -> Callable[..., Any]:
     return done_twice
 
 
+def half_price(policy: RetryPolicy, *, throttled: bool) -> int:
+    """Let all retries cost what those do that the server asked for."""
+    return policy.throttled_cost
+
+
+attempt = pipeline.Pipeline._attempt
+
+
+async def until_one_fits(self: Any, call: Any) -> Any:
+    """Send a request again for each 401, however many there are."""
+    try:
+        return await attempt(self, call)
+    except AuthenticationFailed:
+        return await attempt(self, call)
+
+
+async def at_once_again(self: Any, call: Any) -> Any:
+    """Send a request again when its connection is lost, and ask nobody."""
+    try:
+        return await attempt(self, call)
+    except ConnectionFailed:
+        return await attempt(self, call)
+
+
+def more_attempts(policy: RetryPolicy, quota: Any, error: Any, **known: Any) -> Any:
+    """Try once more than the policy allows."""
+    known["attempts"] = max(1, known["attempts"] - 1)
+    return next_pause(policy, quota, error, **known)
+
+
 async def do_nothing(_: object) -> None:
     """Forget to close something."""
 
@@ -129,7 +208,13 @@ async def do_nothing(_: object) -> None:
 DEFECTS: dict[str, tuple[object, str, object, str, int]] = {
     "a foreign record": (pipeline, "read_image", any_record, "asked for", 0),
     "a new state": (pipeline, "read_image", no_new_states, "ended with KeyError", 0),
-    "no quota": (RetryQuota, "take", lambda self, cost: True, "than the quota", 10),
+    "no quota": (RetryQuota, "take", lambda self, cost: True, "than the quota", 4),
+    "a quota without end": (RetryQuota, "give_back", twice(RetryQuota.give_back), "tokens", 3),
+    "one price": (RetryPolicy, "cost", half_price, "tokens", 5),
+    "a stingy quota": (RetryQuota, "take", lambda self, cost: False, "were left", 3),
+    "one attempt more": (pipeline, "next_pause", more_attempts, "more attempts", 3),
+    "two replays": (pipeline.Pipeline, "_attempt", until_one_fits, "no new token", 0),
+    "hidden retries": (pipeline.Pipeline, "_attempt", at_once_again, "no new token", 3),
     "no deadlines": (Calls, "_tick", lambda self: None, "s of ", 18),
     "an open session": (transport.Transport, "close", do_nothing, "connector is open", 0),
     "hidden requests": (transport, "_REPEATED", (), "were sent", 0),
