@@ -3,12 +3,11 @@ What waiting costs end to end: `wait_many` waits for images of the simulator, in
 
 The client is a whole one, but for its sockets: requests are answered by the simulator's own
 images, in this process. ``--sockets`` sends them over HTTP instead: slower, with the same
-figures. Images take as long as in
-the second distribution of `polling.py`: a queue of 60 s on the average, then a run of 26 s.
-They come one by one, a second apart on the average, or all at once. A wait's cost is price 1
-times the requests that the server counted, plus the delay: the seconds between the moment at
-which the server has the image finished and the one at which the caller gets it. Run it with
-``nox -s bench -- polling_live``. It prints Markdown.
+figures. Images take as long as in the second distribution of `polling.py`: a queue of 60 s on
+the average, then a run of 26 s. They come one by one, a second apart on the average, or all at
+once. A wait's cost is price 1 times the requests that the server counted, plus the delay: the
+seconds between the moment at which the server has the image finished and the one at which the
+caller gets it. Run it with ``nox -s bench -- polling_live``. It prints Markdown.
 """
 
 import argparse

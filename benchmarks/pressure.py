@@ -9,8 +9,8 @@ Round robin looks at the images in turn, as fast as the limit lets it. `Learned`
 learned from 300 waits before; looks that are due queue for their turns. "Rising": every two
 seconds its price is raised by a quarter if the images in work, with the pauses planned since
 then, would need more looks than the limit allows, and lowered if fewer. Run it with
-``nox -s bench -- pressure``. It prints Markdown. ``--price 3`` shows
-what that price would have done all the time, and may be given several times.
+``nox -s bench -- pressure``. It prints Markdown. ``--price 3`` shows what that price would have
+done all the time, and may be given several times.
 """
 
 import argparse

@@ -34,7 +34,8 @@ _HOST = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?")
 def _is_number(value: object) -> bool:
     # True and False are numbers to Python, but never what somebody meant here.
     # An int may be too large for the clock's arithmetic, and even to be compared with inf.
-    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+    is_real = type(value) in (int, float)
+    return is_real and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 def _refuse(name: str, value: object, wanted: str) -> ConfigurationError:

@@ -1,9 +1,9 @@
 """
-The books of a client's requests: whether each was allowed, and what was left of the quota for retries.
+The books of a client's requests: whether each was allowed, and what is left of its retry quota.
 
-They are kept from the wire and from the policy's public numbers: what each answer was, and what the
-policy says it costs. Only *when* a retry is decided is taken from the client's own word, and a request
-that nobody decided is found all the same.
+They are kept from the wire and from the policy's public numbers: what each answer was, and what
+the policy says it costs. Only *when* a retry is decided is taken from the client's own word, and a
+request that nobody decided is found all the same.
 
 ```python
 ledger = Ledger(policy := RetryPolicy())

@@ -97,7 +97,8 @@ def get(
 @click.option(
     "--learn",
     metavar="FILE",
-    help="Read from FILE how long images take, if it exists, and write down what these waits teach.",
+    help="Read from FILE how long images take, if it exists, and write down what these waits"
+    " teach.",
 )
 @connection_options
 @click.pass_obj

@@ -50,7 +50,8 @@ __all__ = ["Memory"]
 _PRIOR_MEDIAN, _PRIOR_SPREAD, _PRIOR_WEIGHT = 15.0, 2.0, 2.0
 
 # How many images at risk each memory effectively holds, for each bin. How wide each blur is,
-# in bins, for one observation; it shrinks as they come in. The odds are those before anything was seen.
+# in bins, for one observation; it shrinks as they come in. The odds are those before anything
+# was seen.
 _SPANS, _SPAN_ODDS = (60.0, 600.0), (1.0, 4.5)
 _WIDTHS, _WIDTH_ODDS = (1.0, 2.5, 6.0), (1.0, 2.0, 4.0)
 
