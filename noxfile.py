@@ -208,7 +208,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def release_check(session: nox.Session) -> None:
-    """Build twice and compare; check contents and metadata; install and import the wheel alone."""
+    """
+    Build twice and compare; check contents and metadata; install and import the wheel alone.
+
+    Leaves the very files that passed in dist/, and nothing else, for those who test and publish them.
+    """
     session.install("build", "check-wheel-contents", "twine", "virtualenv")
     work = pathlib.Path(session.create_tmp())
     # The wheel of the first build comes from the sdist, that of the second from the tree: if they
@@ -222,6 +226,10 @@ def release_check(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "check", external=True)
     check = "import kokoon_async; print('imported', kokoon_async.__version__)"
     session.run(python, "-W", "error", "-X", "dev", "-c", check, external=True, env=WHEEL_ONLY)
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    (ROOT / "dist").mkdir()
+    for path in first:
+        session.log(f"in dist/: {shutil.copy2(path, ROOT / 'dist')}")
 
 
 @nox.session
