@@ -29,6 +29,7 @@ from .cancellation import (
     cancel_everywhere,
 )
 from .fakes import is_idle
+from .figures import record_figure
 from .test_cancellation import SCENARIOS as CALLS
 from .test_cancellation import closing, refreshing_the_token
 from .test_jobs_cancel import scenario as bulk_job
@@ -137,6 +138,7 @@ def test_whatever_ends_it(
     report = cancel_everywhere(
         SCENARIOS[name], mode=mode, times=times, way=way, loop=loop, step=step
     )
+    record_figure(f"points of {way} on {loop}", report.points)
     # A close does not suspend; and only some things start tasks.
     if name != "a close" and mode != "children":
         assert report.points > 0
