@@ -211,7 +211,7 @@ def release_check(session: nox.Session) -> None:
     """
     Build twice and compare; check contents and metadata; install and import the wheel alone.
 
-    Leaves the very files that passed in dist/, and nothing else, for those who test and publish them.
+    Leaves the very files that passed in dist/, and nothing else, to be tested and published.
     """
     session.install("build", "check-wheel-contents", "twine", "virtualenv")
     work = pathlib.Path(session.create_tmp())

@@ -59,8 +59,8 @@ runpy.run_module("tests.chaos", run_name="__main__")
 """
 
 
-# The first ones, and some for what these do not show: rare ends of a call, an outage that refuses in
-# the midst of other things, and nothing but such an outage.
+# The first ones, and some for what these do not show: rare ends of a call, an outage that refuses
+# in the midst of other things, and nothing but such an outage.
 SEEDS = (*range(16), 29, 31, 61, 141)
 KINDS = get_args(chaos.Kind)
 ENDS = (
@@ -74,6 +74,7 @@ ENDS = (
 @pytest.mark.fault("F-06")
 @pytest.mark.fault("F-48")
 @pytest.mark.fault("F-66")
+@pytest.mark.timeout(300)  # as long as 20 tests: it takes a few seconds, on a machine of its own
 def test_bad_days():
     """G1, G2, G6: each call ends in time, as declared, with its own image, and leaves nothing."""
     reports = [chaos.run_seed(seed) for seed in SEEDS]
