@@ -351,13 +351,30 @@ async def test_a_pause_for_all_that_begins_before_a_retry() -> None:
     """The attempts that were made count, also if the next one is refused its turn."""
 
     def answers(request: Sent, number: int) -> Response:
-        return answer(500) if request.vid == VID else busy(1_000)
+        return answer(500) if request.vid == VID else busy(100)
 
     line = make_line(FakeSend(answers), retry=RetryPolicy(base=0.001, quota=14))
     first, second = await asyncio.gather(error_of(line), error_of(line, make_vid(1)))
     assert (type(second), second.attempts) == (RateLimited, 1)
     assert (type(first), first.attempts, first.status) == (RateLimited, 1, 0)
-    assert first.retry_after == pytest.approx(1_000, abs=0.01)
+    assert first.retry_after == pytest.approx(100, abs=0.01)
+
+
+@pytest.mark.fault("F-53")
+@looptime
+@pytest.mark.parametrize("cap", [10.0, 120.0])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_pause_of_a_day_is_not_everybodys(cap: float, status: int) -> None:
+    """What asks for more than any call waits out ends its own call, and holds others to the cap."""
+    policy = RetryPolicy(retry_after_cap=cap)
+    line = make_line(send := in_turn(busy(86_400, status)), retry=policy)
+    first = await error_of(line)
+    assert (first.retry_after, first.attempts) == (86_400, 1)
+    assert "the server asked for a pause of 86400 s" in first.message
+    assert line.events == [Braked(delay=cap, max_in_flight=32)]
+    await asyncio.sleep(0.75 * cap)
+    assert (await line.pipeline.fetch(make_vid(1))).image.vid == make_vid(1)
+    assert send.times == [0, cap]
 
 
 @pytest.mark.fault("F-52")

@@ -266,6 +266,20 @@ async def test_guarantee_a_hint_is_never_shortened(status: int, form: str):
         assert rest == pytest.approx(1, abs=SOON)
 
 
+@pytest.mark.fault("F-53")
+async def test_a_hint_beyond_the_cap_holds_up_its_own_image_only():
+    """The image that asked for an hour is left alone for an hour; others are looked at again soon."""
+    async with service(retry=RetryPolicy(retry_after_cap=30.0)) as s:
+        slow, quick = s.sim.add_image("completed"), s.sim.add_image("pending completed")
+        s.sim.fault(Status(429, {"Retry-After": "3600"}), vid=slow)
+        first = asyncio.ensure_future(s.client.wait_until_completed(slow, timeout=None))
+        await asyncio.sleep(1)
+        assert (await s.client.wait_until_completed(quick)).state == "completed"
+        assert s.times(quick) == pytest.approx([30, 40], abs=SOON)
+        assert (await first).state == "completed"
+        assert s.times(slow) == pytest.approx([0, 3600], abs=SOON)
+
+
 @pytest.mark.fault("F-40")
 @pytest.mark.parametrize("final", ["completed", "error"])
 async def test_guarantee_no_state_goes_back(final: str):

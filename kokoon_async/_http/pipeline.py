@@ -165,10 +165,20 @@ class Pipeline:
             token = self._tokens.current or await self._tokens.first()
             response = await self._send(path, call, token)
             if is_error(response.status) and asks_to_brake(response):
-                self._throttle.brake(ticket, retry_after(response))
+                self._throttle.brake(ticket, self._pause_for_all(response))
             return response, token
         finally:
             self._throttle.done()
+
+    def _pause_for_all(self, response: Response) -> float | None:
+        """
+        Give the seconds for which an answer holds up everybody's requests.
+
+        A hint that no call would wait out, perhaps about one image only, is no reason to stop
+        the others for so long (F-53).
+        """
+        hint = retry_after(response)
+        return None if hint is None else min(hint, self._policy.retry_after_cap)
 
 
 def _without_token(error: KokoonError, response: Response, token: Token) -> KokoonError:

@@ -38,7 +38,8 @@ class RetryPolicy:
         cap: The longest drawn pause, in seconds.
 
         retry_after_cap: The longest hint of the server that a call waits out, in
-            seconds; a longer one fails the call at once.
+            seconds; a longer one fails the call at once, and holds up the client's
+            other requests for this time only.
 
         quota: Tokens that all calls of a client share for their retries.
 

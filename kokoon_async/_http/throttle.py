@@ -134,7 +134,7 @@ class Throttle:
         Args:
             ticket: The refused attempt's.
 
-            hint: Seconds that the server wants to be left alone; never shortened.
+            hint: Seconds for which nothing is sent; a later brake never shortens them.
         """
         now = asyncio.get_running_loop().time()
         before = (self._braked_until, self._allowed)
