@@ -14,9 +14,11 @@ from .models import canonical_vid
 
 __all__ = [
     "base_url_from",
+    "check_is",
     "check_not_negative",
     "check_policy",
     "check_seconds",
+    "check_session",
     "check_whole",
     "non_negative",
     "positive",
@@ -103,6 +105,49 @@ def check_policy(name: str, value: object) -> None:
     # The class has the methods too, but nobody to call them on.
     if isinstance(value, type) or not all(map(callable, methods)):
         raise _refuse(name, value, "a policy such as Learned(), with next_delay() and record()")
+
+
+def check_is(name: str, value: object, kind: type, example: str) -> None:
+    """
+    Refuse an argument that is not of its class.
+
+    Args:
+        name: The argument.
+
+        value: What was given for it; only its type is told.
+
+        kind: The class.
+
+        example: What to pass instead.
+
+    Raises:
+        ConfigurationError: It names the argument.
+    """
+    if not isinstance(value, kind):
+        given = f"a {type(value).__name__}"
+        if isinstance(value, type):
+            given = f"{value.__name__} itself"
+        raise ConfigurationError(
+            f"{name} must be of the class {kind.__name__}, not {given}.",
+            hint=f"Pass {name}={example}.",
+        )
+
+
+def check_session(value: object) -> None:
+    """
+    Refuse a session that is no aiohttp session, by what it can do.
+
+    Raises:
+        ConfigurationError: It tells the type only, since sessions hold headers.
+    """
+    # A class has `get` too, and `closed`, but that is no answer there.
+    if type(getattr(value, "closed", None)) is not bool or not callable(
+        getattr(value, "get", None)
+    ):
+        raise ConfigurationError(
+            f"session must be an aiohttp.ClientSession, not a {type(value).__name__}.",
+            hint="Leave it out, and the client makes one of its own.",
+        )
 
 
 def check_whole(name: str, value: object) -> None:

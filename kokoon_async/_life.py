@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from yarl import URL
 
-from ._checks import base_url_from, check_policy
+from ._checks import base_url_from, check_is, check_policy, check_session
 from ._http.auth import Secret, TokenProvider, Tokens
 from ._http.calls import Calls, Timeouts
 from ._http.pipeline import Pipeline
@@ -66,6 +66,12 @@ class ClientLife:
             kind = type(token).__name__  # type: ignore[unreachable]
             del token
             raise ConfigurationError(f"The token must be a str or a function, not {kind}.")
+        check_is("retry", retry, RetryPolicy, "RetryPolicy(attempts=3)")
+        check_is("limits", limits, Limits, "Limits(max_in_flight=64)")
+        check_is("timeouts", timeouts, Timeouts, "Timeouts(total=60)")
+        check_is("allow_plain_http", allow_plain_http, bool, "True")
+        if session is not None:
+            check_session(session)
         self._base_url = base_url_from(base_url, allow_plain_http=allow_plain_http)
         self._hooks = Hooks(hooks)
         self._tokens = Tokens(token, self._hooks, timeout=timeouts.total)

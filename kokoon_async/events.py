@@ -10,7 +10,7 @@ per event and the fields as ``extra``.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import iscoroutinefunction
 from typing import ClassVar
 
@@ -257,10 +257,18 @@ class Hooks:
     Ask `hears` before building an event, so that unheard events cost nothing.
 
     Raises:
-        ConfigurationError: If a hook cannot be called, or would have to be awaited.
+        ConfigurationError: If *hooks* is no list, or if a hook cannot be called or would
+            have to be awaited.
     """
 
     def __init__(self, hooks: Sequence[Hook] = ()) -> None:
+        if not isinstance(hooks, Iterable):
+            # For those whose code no type checker sees.
+            kind = type(hooks).__name__  # type: ignore[unreachable]
+            raise ConfigurationError(
+                f"hooks must be a list of functions, not a {kind}.",
+                hint="Put a single function into a list: hooks=[print].",
+            )
         self._hooks = tuple(hooks)
         for hook in self._hooks:
             _check_hook(hook)

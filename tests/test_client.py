@@ -639,6 +639,42 @@ async def test_what_is_no_policy_is_refused(poll: Any) -> None:
             client.wait_many([VID], poll=poll)
 
 
+def of_other_types() -> dict[str, tuple[dict[str, Any], str]]:
+    """Name arguments of a wrong type, and what is said about each."""
+    a_class = "must be of the class"
+    return {
+        "seconds": ({"timeouts": 30}, f"timeouts {a_class} Timeouts, not a int. Pass timeouts="),
+        "number": ({"limits": 64}, f"limits {a_class} Limits, not a int. Pass limits=Limits("),
+        "none": ({"retry": None}, f"retry {a_class} RetryPolicy, not a NoneType. Pass retry="),
+        "class": ({"retry": RetryPolicy}, f"retry {a_class} RetryPolicy, not RetryPolicy itself."),
+        "text": ({"allow_plain_http": "no"}, f"allow_plain_http {a_class} bool, not a str. Pass "),
+        "hook": ({"hooks": print}, "hooks must be a list of functions, not a builtin_function_or"),
+        "no hooks": ({"hooks": None}, "hooks must be a list of functions, not a NoneType. Put a "),
+        "address": ({"session": "x"}, "session must be an aiohttp.ClientSession, not a str. Leave"),
+        "other thing": ({"session": {"a": 1}}, "session must be an aiohttp.ClientSession, not a"),
+        "session class": ({"session": aiohttp.ClientSession}, "session must be an aiohttp.Client"),
+    }
+
+
+@pytest.mark.fault("F-58")
+@pytest.mark.parametrize(("options", "said"), of_other_types().values(), ids=of_other_types())
+def test_arguments_of_another_type_are_refused(options: dict[str, Any], said: str) -> None:
+    """An argument of a wrong type is refused at once, by its name, with what to pass instead."""
+    with pytest.raises(ConfigurationError) as caught:
+        KokoonClient("token", **options)
+    assert str(caught.value).startswith(said)
+    assert (caught.value.__context__, caught.value.__cause__) == (None, None)
+
+
+@pytest.mark.fault("F-120")
+def test_a_wrong_session_is_not_shown() -> None:
+    """Whatever is taken for a session may hold a token, so the error shows its type only."""
+    with pytest.raises(ConfigurationError) as caught:
+        KokoonClient("token", session={"Authorization": CANARY_TOKEN})  # type: ignore[arg-type]
+    assert "not a dict." in caught.value.message
+    assert_no_secret(str(caught.value))
+
+
 @pytest.mark.parametrize("grace", [-1, float("nan"), True, None, "1"])
 async def test_a_grace_that_is_no_time_is_refused(grace: Any) -> None:
     """The grace for "not found" is zero or more seconds."""
