@@ -13,8 +13,8 @@ loop scope, or anyio on asyncio:
     test, since then it did not test what it meant to.
 
 ``kokoon_client``
-    A client of that simulator, which waits with short pauses, so that tests are fast. To
-    test another one, make it with ``base_url=kokoon_simulator.base_url``.
+    A client of that simulator, which looks every 100 ms while it waits, so that tests are
+    fast. To test another one, make it with ``base_url=kokoon_simulator.base_url``.
 """
 
 from collections.abc import AsyncIterator, Generator
@@ -34,8 +34,8 @@ __all__ = ["kokoon_client", "kokoon_simulator"]
 
 _LOOP_SCOPES = ("function", "class", "module", "package", "session")
 _MOST_LISTED = 20
-# Seconds. The usual policy would have looked at a server's image after some more of them.
-_LOOK_EVERY = 0.02
+# Seconds: the shortest pause that a wait makes. The usual policy would make longer ones.
+_POLL = Fixed(0.1, jitter=0)
 
 _used_simulator = pytest.StashKey["Simulator"]()
 
@@ -94,7 +94,7 @@ def _register(config: pytest.Config, runner: str, fixture: Any, **options: Any) 
 
     async def client(kokoon_simulator: "Simulator") -> AsyncIterator[KokoonClient]:
         base_url = kokoon_simulator.base_url
-        async with KokoonClient("test", base_url=base_url, poll=Fixed(_LOOK_EVERY)) as opened:
+        async with KokoonClient("test", base_url=base_url, poll=_POLL) as opened:
             yield opened
 
     plugin = ModuleType(f"kokoon_async fixtures for {runner}")  # pytest looks for them in modules

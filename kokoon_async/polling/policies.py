@@ -45,7 +45,7 @@ class PollPolicy(Protocol):
     """
 
     def next_delay(self, look: Look) -> float:
-        """Give the seconds from now to the next look, zero or more."""
+        """Give the seconds from now to the next look; a wait makes less than 0.1 to 0.1 (F-61)."""
 
     def record(self, earliest: float, latest: float) -> None:
         """Note that an image finished at an age in (earliest, latest]; latest may be inf."""
@@ -96,7 +96,7 @@ class Fixed(_Jittered):
     Look every *interval* seconds.
 
     Attributes:
-        interval: Seconds.
+        interval: Seconds; a wait never pauses for less than 0.1 (F-61).
     """
 
     interval: float = attrs.field(default=2.0, validator=positive)
