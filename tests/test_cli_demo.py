@@ -45,6 +45,21 @@ async def test_figures_are_those_of_the_run() -> None:
 
 
 @pytest.mark.usefixtures("virtual_time")
+async def test_slow_demo_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the speed of real clocks, too, every image is waited for until it is finished."""
+    monkeypatch.setattr(_demo, "_FRAME", 5.0)
+    latest: list[float] = []
+
+    async def show(figures: Figures) -> None:
+        latest.append(figures.elapsed)
+
+    figures = await run_demo(images=15, seed=1, speed=1.0, show=show)
+    assert figures.lost == []
+    assert max(outcome.took for outcome in figures.outcomes) > 50
+    assert latest[-1] > 60
+
+
+@pytest.mark.usefixtures("virtual_time")
 async def test_demo_prints_what_came_out(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal there are lines of progress, and then the tables."""
     assert await show_demo(images=30, seed=1, speed=8.0) == 0
@@ -67,6 +82,7 @@ async def test_demo_fails_if_something_was_lost(
 ) -> None:
     """An image that was not finished in time is lost, and the demo says so and fails."""
     monkeypatch.setattr(_demo, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_demo, "_SHORTEST_PATIENCE", 0.3)
     assert await show_demo(images=3, seed=0, speed=1.0) == 1
     out, err = capsys.readouterr()
     assert "lost                  3" in out

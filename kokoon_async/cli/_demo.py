@@ -21,9 +21,10 @@ from ..simulator import Fault, LogNormal, Reset, Simulator, Status
 __all__ = ["Figures", "Finished", "run_demo"]
 
 _FRAME = 0.1  # seconds between two pictures
-_PATIENCE = 50.0  # seconds: the whole takes less than a minute
+_SHORTEST_PATIENCE = 50.0  # seconds: at the usual speed the whole takes less than a minute
 
 # All of these by the server's clock.
+_PATIENCE = 400.0  # seconds for one image: one in ten million takes longer
 _DURATIONS = LogNormal(median=30.0, sigma=0.5)
 _ARRIVING = 20.0  # seconds until the last image is there
 _POLL = AgeProportional(fraction=0.15, minimum=2.0, maximum=15.0)
@@ -176,7 +177,9 @@ class _Run:
         records: list[Image] = []
         try:
             await self._client.wait_until_completed(
-                vid, timeout=_PATIENCE, on_change=records.append
+                vid,
+                timeout=max(_PATIENCE / figures.speed, _SHORTEST_PATIENCE),
+                on_change=records.append,
             )
         except ImageFailed:
             pass  # its record says so too
