@@ -195,8 +195,8 @@ class Tokens:
         self._refresh = None
         if task.cancelled() or task.exception() is not None:
             return
-        self._token = task.result()
-        if self._hooks.hears(TokenRefreshed):
+        known, self._token = self._token, task.result()
+        if self._token is not known and self._hooks.hears(TokenRefreshed):
             self._hooks.tell(TokenRefreshed(generation=self._token.generation))
 
     async def _call_provider(self) -> Token:
