@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import importlib.metadata
 import io
 import json
 import stat
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from unittest.mock import Mock
 
 import click
@@ -416,8 +417,13 @@ def test_each_option_has_a_help_text(name: str) -> None:
     assert all(option.help for option in options)
 
 
-def test_version() -> None:
-    """The version is that of the package."""
+def test_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is that of the package, and known in a copied folder without metadata too."""
+
+    def not_installed(name: str) -> NoReturn:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", not_installed)
     result = CliRunner().invoke(program, ["--version"])
     assert result.output == f"kokoon-async {kokoon_async.__version__}\n"
 

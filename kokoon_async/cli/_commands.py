@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import click
 
-from kokoon_async import Timeouts
+from kokoon_async import Timeouts, __version__
 
 from ._learning import LearnedFile
 from ._options import (
@@ -33,7 +33,7 @@ _json_option = click.option(
     epilog="Exit codes: 0 all good, 1 failed, 2 wrong usage, 3 some ids failed, 74 input or output"
     " failed, 130 and 143 stopped by a signal.",
 )
-@click.version_option(package_name="kokoon-async", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def program() -> None:
     """
     Ask the Kokoon Image Super-Resolution API for images, and wait until they are finished.
