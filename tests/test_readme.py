@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 from sybil import Document, Example
@@ -69,6 +71,19 @@ def test_example_runs(code: str, printed: str | None, tmp_path: Path) -> None:
     assert done.stdout
     if printed is not None:
         assert done.stdout == printed
+
+
+async def test_example_survives_an_image_that_was_never_seen() -> None:
+    """What the page on errors does with a wait that timed out works if no look was answered."""
+    [code] = [code for page, _, code, _ in EXAMPLES if page.name == "errors.md"]
+    names: dict[str, Any] = {}
+    exec(code.replace("asyncio.run(main())\n", ""), names)
+
+    async def wait(vid: str, **options: Any) -> NoReturn:
+        raise errors.WaitTimedOut(f"Image {vid} was not finished.")
+
+    client = SimpleNamespace(wait_until_completed=wait)
+    assert await names["describe"](client, "") == "still not seen, wait again later"
 
 
 def test_example_project_passes(tmp_path: Path) -> None:
