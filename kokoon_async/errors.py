@@ -22,7 +22,7 @@ Every exception of the package, by what the caller can do now.
     │   ├── ImageFailed             the server says error
     │   ├── WaitTimedOut            also TimeoutError; the server's work goes on
     │   └── WaitOutage              no good answer for too long
-    ├── ClientClosed                the client was closed, or never opened here
+    ├── ClientClosed                the client is closed, or another loop's or process's
     └── JobError                    a bulk job cannot go on; path
 
 All carry plain data only: they pickle and copy with fields and notes intact,
@@ -231,7 +231,8 @@ class WaitError(KokoonError):
 
     Attributes:
         image: The record as first seen in its last state, without its addresses;
-            ``None`` if it was never seen, and for `wait_many`, which keeps no records.
+            ``None`` if it was never seen, and for `wait_many`, which keeps no records,
+            except for that of an image that failed.
 
         history: The states seen, oldest first, repeats folded together.
 
@@ -260,7 +261,7 @@ class WaitOutage(WaitError):
 
 @attrs.define(slots=False, repr=False)
 class ClientClosed(KokoonError):
-    """Say that the client is closed, or belongs to another event loop."""
+    """Say that the client is closed, or belongs to another event loop or process."""
 
 
 @attrs.define(slots=False, repr=False)

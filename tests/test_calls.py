@@ -583,6 +583,9 @@ def test_timeouts_are_checked(field: str, value: object) -> None:
 def test_timeouts_are_values() -> None:
     """Timeouts have the documented defaults, and compare and print as values."""
     assert Timeouts() == Timeouts(connect=10, read=30, total=60, outage=120)
+    assert Timeouts(None, None, None, None) == Timeouts(  # for ever, all of them
+        connect=None, read=None, total=None, outage=None
+    )
     assert (
         repr(Timeouts(total=None)) == "Timeouts(connect=10.0, read=30.0, total=None, outage=120.0)"
     )

@@ -412,6 +412,14 @@ def test_an_outage_is_borne_for_its_time():
     )
 
 
+def test_an_outage_may_be_borne_for_ever():
+    """Without a limit, failed looks are followed by others for as long as the wait may last."""
+    machine = make_machine(timeout=None, outage=None)
+    for hour in range(1, 50):
+        assert miss(machine, 3_600 * hour) == LookAgain(5.0, "policy")
+    assert machine.failures_in_a_row == 49
+
+
 def test_an_outage_begins_anew_with_each_good_answer():
     """One good answer and the patience is whole again."""
     machine = make_machine(timeout=None)

@@ -552,6 +552,15 @@ async def test_the_patience_in_an_outage_can_be_set():
         assert s.now == pytest.approx(30, abs=0.5)
 
 
+async def test_an_outage_may_be_borne_for_ever():
+    """``Timeouts(outage=None)`` goes on however long no good answer comes."""
+    async with service(poll=Fixed(600.0), timeouts=Timeouts(outage=None)) as s:
+        vid = s.sim.add_image("completed")
+        s.sim.fault(Status(503), vid=vid, times=12)
+        assert (await s.client.wait_until_completed(vid, timeout=None)).vid == vid
+        assert s.now > 6_000
+
+
 PERMANENT = [
     (Status(404, {}, {"message": "fail to get result."}), ImageNotFound),
     (Message(), ImageNotFound),

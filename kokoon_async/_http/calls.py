@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
-from .._checks import positive, positive_or_none
+from .._checks import positive_or_none
 from ..errors import ClientClosed, KokoonError, RequestTimedOut
 
 
@@ -47,7 +47,7 @@ class Timeouts:
     connect: float | None = attrs.field(default=10.0, validator=positive_or_none)
     read: float | None = attrs.field(default=30.0, validator=positive_or_none)
     total: float | None = attrs.field(default=60.0, validator=positive_or_none)
-    outage: float = attrs.field(default=120.0, validator=positive)
+    outage: float | None = attrs.field(default=120.0, validator=positive_or_none)
 
 
 class Call:

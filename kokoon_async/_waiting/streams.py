@@ -134,7 +134,9 @@ class Watch:
         Give the completed record, once the iteration is over.
 
         Raises:
-            WaitError: If the wait ended otherwise.
+            KokoonError: What the wait ended with otherwise.
+
+            RuntimeError: If the wait has not ended, since the iteration was left.
         """
         return self._feed.result()
 

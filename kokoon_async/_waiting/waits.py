@@ -44,7 +44,7 @@ class Wait(WaitMachine):
         *,
         now: float,
         timeout: float | None,
-        outage: float = 120.0,
+        outage: float | None = 120.0,
         missing_grace: float = 0.0,
     ) -> None:
         super().__init__(

@@ -61,8 +61,8 @@ class WaitMachine:
 
         timeout: Seconds it may take; ``None`` for ever.
 
-        outage: Seconds without one good answer that it bears. One failed look alone
-            never ends it, however long the pause before was.
+        outage: Seconds without one good answer that it bears; ``None`` for ever. One
+            failed look alone never ends it, however long the pause before was.
 
         missing_grace: Seconds from the beginning in which "not found" may only mean
             that the server does not know the image yet (U5).
@@ -107,7 +107,7 @@ class WaitMachine:
         *,
         now: float,
         timeout: float | None,
-        outage: float = 120.0,
+        outage: float | None = 120.0,
         missing_grace: float = 0.0,
     ) -> None:
         self.vid = vid
@@ -116,7 +116,7 @@ class WaitMachine:
         self.looks = 0
         self.failures_in_a_row = 0
         self.policy = policy
-        self._outage = outage
+        self._outage = math.inf if outage is None else outage
         self._missing_grace = missing_grace
         self._started = self._last_good = self._born = self._state_since = now
         self._state_looks = 0
