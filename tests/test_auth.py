@@ -28,6 +28,7 @@ from kokoon_async._http.retry import RetryPolicy
 from kokoon_async.errors import (
     AuthenticationFailed,
     ConfigurationError,
+    InsufficientCredit,
     KokoonError,
     RequestTimedOut,
 )
@@ -331,6 +332,18 @@ async def test_only_a_401_asks_for_a_token(refused: Response, asked: int) -> Non
         await line.pipeline.fetch(VID)
     assert provider.asked == asked
     assert caught.value.status == refused.status
+
+
+@looptime
+async def test_words_about_credit_ask_for_no_token() -> None:
+    """A 401 that says "insufficient credit" is no matter of the token: nobody asks for another."""
+    provider = Provider(["one", "two"])
+    refused = answer(401, {"message": "insufficient credit"})
+    line = make_line(send := FakeSend(lambda request, n: refused), token=provider)
+    with pytest.raises(InsufficientCredit) as caught:
+        await line.pipeline.fetch(VID)
+    assert (provider.asked, len(send.sent)) == (1, 1)
+    assert (caught.value.status, caught.value.attempts) == (401, 1)
 
 
 @pytest.mark.fault("F-63")

@@ -302,8 +302,11 @@ def is_error(status: int) -> bool:
 
 
 def is_token_refused(response: Response) -> bool:
-    """Tell whether a newer token may help (401); it never does for 403 (F-67)."""
-    return response.status == 401
+    """Tell whether a newer token may help: for a 401 about the token, never for 403 (F-67)."""
+    if response.status != 401:
+        return False
+    message = _message_of(_json_or_none(response.body))
+    return message is None or _kind_by_words(message) is not InsufficientCredit
 
 
 def retry_after(response: Response) -> float | None:
