@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import pkgutil
+import re
 import subprocess
 import sys
 import sysconfig
@@ -39,6 +41,15 @@ def test_all_is_what_the_package_exposes():
     listed = set(kokoon_async.__all__)
     assert exposed - listed == set()
     assert [name for name in listed if not hasattr(kokoon_async, name)] == []
+
+
+def test_security_page_names_every_public_module():
+    """The promise of compatibility lists all modules without an underscore but the command's."""
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    [listed] = re.findall(r"modules without an underscore \(([^)]*)\)", text)
+    names = {name.removeprefix("kokoon_async") for name in re.findall(r"`([\w.]+)`", listed)}
+    found = {f".{module.name}" for module in pkgutil.iter_modules(kokoon_async.__path__)}
+    assert names == {name for name in found if not name.startswith("._")} - {".cli"}
 
 
 def test_version_is_that_of_the_distribution():
