@@ -6,11 +6,11 @@ import math
 from .waits import Awaited, Entry
 
 
-__all__ = ["MOST_STALE", "STALE_SHARE", "Agenda"]
+__all__ = ["MOST_ENTRIES_BESIDES", "MOST_ENTRIES_PER_IMAGE", "Agenda"]
 
-# Stale entries are swept out once they are this many and this share.
-MOST_STALE = 64
-STALE_SHARE = 1.125
+# Stale entries are swept out once there are more entries than this, stale or not.
+MOST_ENTRIES_PER_IMAGE = 1.125
+MOST_ENTRIES_BESIDES = 64
 
 
 class Agenda:
@@ -37,7 +37,7 @@ class Agenda:
         """
         image.entry = entry = (at, image.vid, image)
         heapq.heappush(self._heap, entry)
-        if len(self._heap) > MOST_STALE + STALE_SHARE * images:
+        if len(self._heap) > MOST_ENTRIES_BESIDES + MOST_ENTRIES_PER_IMAGE * images:
             self._heap = [entry for entry in self._heap if entry is entry[2].entry]
             heapq.heapify(self._heap)
 

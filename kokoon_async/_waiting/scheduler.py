@@ -26,7 +26,7 @@ from ..events import (
 )
 from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
-from .agenda import MOST_STALE, STALE_SHARE, Agenda
+from .agenda import MOST_ENTRIES_BESIDES, MOST_ENTRIES_PER_IMAGE, Agenda
 from .waits import Awaited, Wait, Watcher
 
 
@@ -137,7 +137,7 @@ class Scheduler:
     def _enqueue(self, image: Awaited) -> None:
         image.queued = True
         self._queue.append(image)
-        if len(self._queue) > MOST_STALE + STALE_SHARE * len(self._images):
+        if len(self._queue) > MOST_ENTRIES_BESIDES + MOST_ENTRIES_PER_IMAGE * len(self._images):
             self._queue = deque(other for other in self._queue if other.queued)
         self._watch_deadlines(image)
 

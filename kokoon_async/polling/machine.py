@@ -27,7 +27,9 @@ __all__ = ["WaitMachine"]
 _SHORTEST_DELAY = 0.1  # a policy that says 0 must not turn a wait into a flood (F-61)
 _GRAIN = 0.001  # a timer may fire this much early
 
-_DATE_GRAIN = 1.5  # seconds between two readings of one birth: the header's one, and the way
+# Seconds by which two readings of one birth may differ: 1 for the whole seconds of `Date`,
+# 0.5 for the answer's journey.
+_DATE_GRAIN = 1.5
 _MOST_TOLD = 5  # states in a message; *history* has them all
 
 
