@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_BASE_URL", "ClientLife"]
 
 DEFAULT_BASE_URL = "https://develop.kokoon.cloud/kokoon/api/image/sr/v3"
-"""The only host that the vendor's documentation shows (kokoon-api.md, section 1)."""
+"""The only host that the vendor's documentation shows."""
 
 _MOST_LOOKS = 256  # at once, where the user sets no limit
 

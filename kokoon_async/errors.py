@@ -27,8 +27,8 @@ Every exception of the package, by what the caller can do now.
 
 All carry plain data only: they pickle and copy with fields and notes intact,
 which is why each class is ``attrs.define(slots=False)`` with *message* first and
-a default everywhere else (measured, anchors-style 6.5). ``repr=False`` keeps the one
-bounded repr of the base.
+a default everywhere else; tests hold it. ``repr=False`` keeps the one bounded repr of
+the base.
 """
 
 from collections.abc import Sequence
@@ -167,8 +167,8 @@ class ApiError(KokoonError):
     Say that the API refused.
 
     Attributes:
-        status: The HTTP status. It may be a success code: the vendor documents
-            no status for errors (U1).
+        status: The HTTP status. It may be a success code: the vendor documents no
+            status for errors.
 
         server_message: The server's own words, at most 500 characters, made
             printable.

@@ -53,7 +53,8 @@ class ImageState(enum.StrEnum):
     The state of an image: one of the four documented, or any other text.
 
     A text that the API did not document is a value too, equal to itself, so that
-    a new server state cannot break an old client. It is never final (U1, section 6).
+    a new server state cannot break an old client. It is never final: of the four
+    that are documented, ``completed`` and ``error`` are.
     """
 
     PENDING = "pending"
@@ -255,7 +256,7 @@ class Image:
         """
         The file's address, byte for byte as the server sent it.
 
-        Fetch it without the API token (U10). Its query is a credential: it is shown
+        Fetch it without the API token. Its query is a credential: it is shown
         in no repr, and left out when the image is pickled (then this is ``None``).
         """
         return None if self._url is None else self._url.reveal()
@@ -289,7 +290,7 @@ class Image:
         """
         Tell whether the image's life is over at *now* (aware).
 
-        An image without an *expired_time* counts as alive (U11).
+        An image without an *expired_time* counts as alive.
         """
         return self.expired_time is not None and now >= self.expired_time
 

@@ -1,4 +1,4 @@
-"""The contract of bulk jobs (design section 7), checked on what a job read and wrote."""
+"""The contract of bulk jobs, checked on what a job read and wrote."""
 
 import csv
 import io

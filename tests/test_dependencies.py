@@ -1,7 +1,7 @@
 """
 What our dependencies do today, where we rest on it or guard against it.
 
-The numbers are those of reliability.md, section 1; the mark `fact` says them to a program, and
+The numbers are those of docs/facts.md; the mark `fact` says them to a program, and
 test_fault_catalogue.py holds that each number in our code has a test. A test that fails after an
 upgrade means that a guard of ours can go, or that a new one is needed. This file is about aiohttp
 and the wire; what URLs, ids and values become is in test_dependencies_values.py.

@@ -1,7 +1,7 @@
 """
 What asyncio does today, where we rest on it or guard against it.
 
-The numbers are those of reliability.md, section 1; see test_dependencies.py.
+The numbers are those of docs/facts.md; see test_dependencies.py.
 """
 
 from __future__ import annotations

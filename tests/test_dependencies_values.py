@@ -1,7 +1,7 @@
 """
 What URLs, ids, JSON and dates become in our dependencies and the standard library.
 
-The numbers are those of reliability.md, section 1; see test_dependencies.py.
+The numbers are those of docs/facts.md; see test_dependencies.py.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ def test_import_is_clean():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-# Older ones have known advisories (reliability.md, section 3; CVE-2025-67221). `nox -s audit` asks for
-# new ones, which needs a network; this needs none.
+# Older ones have known advisories (orjson's is CVE-2025-67221). `nox -s audit` asks for new ones,
+# which needs a network; this needs none.
 SAFE_FROM = {"aiohttp": "3.14.3", "orjson": "3.11.6"}
 
 

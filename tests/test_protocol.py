@@ -111,11 +111,11 @@ OUTCOMES: dict[str, type[KokoonError] | None] = {
     "U": UnexpectedResponse,
 }
 
-# The columns are `BODIES`, in their order. Written from design section 5 and faults F-30 to F-33,
-# not from the code. Where the design leaves a choice: the words for missing credit win over any
-# status of an error, since neither a retry nor a new token helps; "fail to get result." means "not
-# found" with any 4xx that says nothing else (U5); and a damaged object is a fault of the transport,
-# any other damage a foreign server.
+# The columns are `BODIES`, in their order. Written from U1, U5 and faults F-30 to F-33, not from the
+# code. Where these leave a choice: the words for missing credit win over any status of an error,
+# since neither a retry nor a new token helps; "fail to get result." means "not found" with any 4xx
+# that says nothing else (U5); and a damaged object is a fault of the transport, any other damage a
+# foreign server.
 PRODUCT = """
       rec oth n-f crd bad unk emp htm lst str nul num obj cut utf dpl dpo sta msg
 200   ok  P   N   C   I   E   U   U   U   U   U   U   U   P   P   U   P   U   U

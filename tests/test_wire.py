@@ -115,7 +115,7 @@ def test_every_documented_field_has_a_rule_and_a_place() -> None:
     assert KNOWN_FIELDS == FIELD_RULES.keys() == fields - {"extra"}
 
 
-# --- documentation slips (kokoon-api.md, section 7) -----------------------------------------------
+# --- slips of the vendor's documentation ----------------------------------------------------------
 
 
 def test_slip_3_undocumented_duration_and_bitrate_are_read() -> None:

@@ -2,7 +2,7 @@
 Every call in flight: how long it may take, what it is doing, and who ended it.
 
 One watcher serves all calls. It needs one timer of the event loop in all, where a
-timer for each call and each read costs 17 µs a call (design section 11). A call is
+timer for each call and each read costs 17 µs a call (decision 13). A call is
 ended like `asyncio.timeout` does it: its task is cancelled and the cancellation
 turned into the error that says why, unless somebody else cancelled it too.
 

@@ -59,7 +59,8 @@ _KIND_BY_STATUS: dict[int, type[ApiError]] = {
     429: RateLimited,
 }
 
-# The only words the vendor documents (kokoon-api.md, endpoints 3, 6 and 8).
+# The only words that the vendor documents, each for one endpoint: an image's record, a new
+# task, the price of a task.
 _NOT_FOUND_WORDS = "fail to get result."
 _NO_CREDIT_WORDS = "insufficient credit"
 _BAD_BODY_WORDS = "must have required property"
@@ -122,7 +123,7 @@ class Answer(NamedTuple):
 
 def image_path(vid: str) -> str:
     """
-    Give where the record of a canonical *vid* is (kokoon-api.md, endpoint 3).
+    Give where the record of a canonical *vid* is.
 
     A path below the base URL, and not an address: so the token can only ever go to the
     API's own origin.

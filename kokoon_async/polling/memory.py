@@ -45,8 +45,8 @@ from .grid import (
 
 __all__ = ["Memory"]
 
-# Before anything was seen: somewhere around the vendor's samples of 7 to 100 seconds
-# (kokoon-api.md, endpoint 10), give or take a factor of seven, with the weight of two images.
+# Before anything was seen: somewhere around the samples of tasks in the vendor's documentation,
+# 7 to 100 seconds, give or take a factor of seven, with the weight of two images.
 _PRIOR_MEDIAN, _PRIOR_SPREAD, _PRIOR_WEIGHT = 15.0, 2.0, 2.0
 
 # How many images at risk each memory effectively holds, for each bin. How wide each blur is,

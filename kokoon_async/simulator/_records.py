@@ -1,5 +1,5 @@
 """
-What an image record looks like: the vendor's sample, field by field (endpoint 3 of the API).
+What an image record looks like: the vendor's sample, field by field.
 """
 
 import enum
