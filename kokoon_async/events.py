@@ -57,7 +57,7 @@ class Event:
 @attrs.frozen
 class RetryScheduled(Event):
     """
-    A request failed and will be sent again.
+    Tell that a request failed and will be sent again.
 
     Attributes:
         vid: The image it is about.
@@ -84,7 +84,7 @@ class RetryScheduled(Event):
 @attrs.frozen
 class Braked(Event):
     """
-    The server asked for fewer requests, and all of the client's slow down.
+    Tell that the server asked for fewer requests, and all of the client's slow down.
 
     Attributes:
         delay: Seconds during which nothing is sent; 0 if the server gave no hint.
@@ -102,7 +102,7 @@ class Braked(Event):
 @attrs.frozen
 class TokenRefreshed(Event):
     """
-    The token provider gave a new token.
+    Tell that the token provider gave a new token.
 
     Attributes:
         generation: How many tokens the client has had.
@@ -117,7 +117,7 @@ class TokenRefreshed(Event):
 @attrs.frozen
 class WaitStarted(Event):
     """
-    A wait for an image began.
+    Tell that a wait for an image began.
 
     Attributes:
         vid: The image.
@@ -134,7 +134,7 @@ class WaitStarted(Event):
 @attrs.frozen
 class LookFinished(Event):
     """
-    A look at an image brought its record.
+    Tell that a look at an image brought its record.
 
     Attributes:
         vid: The image.
@@ -160,7 +160,7 @@ class LookFinished(Event):
 @attrs.frozen
 class LookFailed(Event):
     """
-    A look at an image brought no record.
+    Tell that a look at an image brought no record.
 
     Attributes:
         vid: The image.
@@ -185,7 +185,7 @@ class LookFailed(Event):
 @attrs.frozen
 class StateChanged(Event):
     """
-    A look saw an image in another state than before.
+    Tell that a look saw an image in another state than before.
 
     Attributes:
         vid: The image.
@@ -209,7 +209,7 @@ class StateChanged(Event):
 @attrs.frozen
 class WaitEnded(Event):
     """
-    A wait for an image ended.
+    Tell that a wait for an image ended.
 
     Attributes:
         vid: The image.

@@ -114,10 +114,10 @@ def cancel_everywhere(
     Args:
         factory: Makes a fresh scenario for each run.
 
-        mode:
-            "turns" cancels after *k* turns of the event loop, "suspensions" when the coroutine
-            or a task that it started suspends for the *k*-th time. "children" cancels the *k*-th
-            suspended child itself; then the coroutine may end as it likes, yet must end.
+        mode: "turns" cancels after *k* turns of the event loop, "suspensions" when the
+            coroutine or a task that it started suspends for the *k*-th time. "children"
+            cancels the *k*-th suspended child itself; then the coroutine may end as it
+            likes, yet must end.
 
         times: 2 cancels again one turn later, in the midst of the clean-up.
 
@@ -125,9 +125,9 @@ def cancel_everywhere(
 
         limit: Seconds after which a run counts as hung; with *virtual_time* use a large one.
 
-        way:
-            "timeout" puts `asyncio.timeout` around the coroutine and lets its time be over at the
-            point, where "cancel" cancels the task: then the coroutine must end with `TimeoutError`.
+        way: "timeout" puts `asyncio.timeout` around the coroutine and lets its time be over
+            at the point, where "cancel" cancels the task: then the coroutine must end with
+            `TimeoutError`.
 
         loop: "uvloop" has neither turns that could be counted nor virtual time.
 

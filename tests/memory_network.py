@@ -145,9 +145,8 @@ class NetworkOutage:
 
         end: Until when.
 
-        kind:
-            "refuse" breaks all connections at its begin and refuses new ones; "stall" delays
-            everything to its end, as TCP does with lost packets.
+        kind: "refuse" breaks all connections at its begin and refuses new ones; "stall"
+            delays everything to its end, as TCP does with lost packets.
     """
 
     begin: float

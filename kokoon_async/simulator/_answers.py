@@ -34,10 +34,15 @@ class Answer:
 
     Attributes:
         status: Its status.
+
         content: Bytes as they are, or what to write as JSON.
+
         headers: Replace or add to the usual ones; ``None`` leaves one out.
+
         image: Whose record it is, if it is one.
+
         state: The state of that image which the answer shows, if it is the true one.
+
         date_shift: Seconds that the ``Date`` header is ahead.
     """
 
@@ -61,7 +66,9 @@ class Rendered:
 
     Attributes:
         head: Status line and headers with the empty line behind them.
+
         body: The rest.
+
         closes: Whether the connection ends with it.
     """
 

@@ -19,7 +19,7 @@ STATS_PATH = "/__stats__"
 
 class Control:
     """
-    Answers ``/__faults__`` and ``/__stats__``.
+    Answer ``/__faults__`` and ``/__stats__``.
 
     Args:
         faults: The simulator's faults.

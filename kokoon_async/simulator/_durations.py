@@ -52,6 +52,7 @@ class LogNormal:
 
     Attributes:
         median: Half of the images are done after this many seconds.
+
         sigma: Standard deviation of the logarithm; 0.6 puts 95 % below 2.7 medians.
     """
 
@@ -70,7 +71,9 @@ class QueueAndRun:
 
     Attributes:
         queue_mean: Mean seconds in the queue.
+
         run_mean: Mean seconds of work.
+
         run_shape: How regular the work is: 1 is exponential, 20 nearly constant.
     """
 

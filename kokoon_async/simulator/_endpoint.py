@@ -24,7 +24,7 @@ MISSING = "fail to get result."
 
 class ImageEndpoint:
     """
-    Answers ``GET /image/{vid}``, and refuses everything else.
+    Answer ``GET /image/{vid}``, and refuse everything else.
 
     Args:
         images: The simulated images.

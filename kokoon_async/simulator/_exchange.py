@@ -21,9 +21,13 @@ class Services:
 
     Attributes:
         images: The simulated images.
+
         faults: The faults still to come.
+
         log: The request log.
+
         rotate_token: Changes the token that is accepted.
+
         call_later: Runs something after so many seconds unless the simulator stops before.
     """
 
@@ -51,9 +55,13 @@ class Exchange:
 
     Attributes:
         wire: Where the bytes go.
+
         services: What the simulator shares.
+
         ordinary: Makes the answer that would be right.
+
         vid: The image in the path, or ``None``.
+
         planned: The fault that it is to meet.
     """
 

@@ -28,8 +28,11 @@ class PlannedFault:
 
     Attributes:
         number: Its place in the order of planning.
+
         plan: The number of the call that planned it.
+
         vid: The image it waits for; ``None`` for any request.
+
         fault: What shall happen.
     """
 
@@ -66,6 +69,7 @@ class FaultBook:
 
         Raises:
             ValueError: When there is nothing to plan, or too much.
+
             TypeError: When something is no fault.
         """
         steps = tuple(faults)

@@ -50,9 +50,10 @@ class Status(Fault):
 
     Attributes:
         status: Any number from 0 to 999, also those that HTTP does not know (F-26).
+
         headers: Replace or add to the usual ones; ``None`` leaves one out, such as *Date*.
-        body:
-            Bytes as they are, text, or what to write as JSON. ``None`` is the API's
+
+        body: Bytes as they are, text, or what to write as JSON. ``None`` is the API's
             ``{"message": …}`` with the status's name, or nothing where a body is forbidden.
     """
 
@@ -82,6 +83,7 @@ class Message(Fault):
 
     Attributes:
         text: The message; by default the documented one for a missing image.
+
         status: The status that comes with it.
     """
 
@@ -97,6 +99,7 @@ class Redirect(Fault):
 
     Attributes:
         location: The ``Location`` header, as it is.
+
         status: One of the 3xx.
     """
 
@@ -173,6 +176,7 @@ class Truncate(Fault):
 
     Attributes:
         size: How many bytes of the body remain, after encoding.
+
         encoding: Compress the body first; ``None`` leaves it plain.
     """
 
@@ -190,6 +194,7 @@ class Bomb(Fault):
 
     Attributes:
         size: Bytes after inflation.
+
         encoding: ``None`` sends all the bytes as they are.
     """
 
@@ -233,6 +238,7 @@ class Hold(Fault):
 
     Attributes:
         at: How much of the answer goes out first.
+
         seconds: Then the rest follows; ``None`` is never, until the client goes.
     """
 
@@ -289,6 +295,7 @@ class ExtraResponse(Fault):
 
     Attributes:
         delay: When it follows on the same connection, if that is still open by then.
+
         vid: Whose record it is; ``None`` for a made-up image.
     """
 

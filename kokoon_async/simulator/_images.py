@@ -37,12 +37,19 @@ class SimulatedImage:
 
     Attributes:
         vid: Its id.
+
         created: When it was made, in seconds since 1970.
+
         original: Whether it was uploaded.
+
         fields: What its record says differently.
+
         stages: Its course; empty until it is drawn.
+
         position: The stage it was last seen in.
+
         since: When that stage began.
+
         looks: How many answers have shown that stage.
     """
 
@@ -136,6 +143,7 @@ class ImageStore:
 
         Raises:
             ValueError: When the course is said twice, or does not fit an original.
+
             TypeError: When a field cannot be written as JSON.
         """
         if script is not None and duration is not None:

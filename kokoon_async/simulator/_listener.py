@@ -20,7 +20,7 @@ _TURNS_TO_ACCEPT = 5  # three in Python 3.11
 
 class Listener:
     """
-    Serves HTTP on a loopback address.
+    Serve HTTP on a loopback address.
 
     Args:
         handler: Answers requests; it is cancelled when its client goes.
@@ -75,6 +75,7 @@ class Listener:
 
         Raises:
             RuntimeError: When it was started before.
+
             OSError: When the port is taken.
         """
         if self._was_started:
@@ -122,7 +123,7 @@ class Listener:
 
 
 class _TrackingServer(web.Server):
-    """Knows its connections, to count and to drop them."""
+    """Know its connections, to count and to drop them."""
 
     def __init__(self, handler: Handler, **options: Any) -> None:
         super().__init__(handler, **options)

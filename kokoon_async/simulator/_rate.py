@@ -7,7 +7,7 @@ import math
 
 class TokenBucket:
     """
-    Lets *rate* requests per second through, and as many at once after a quiet second.
+    Let *rate* requests per second through, and as many at once after a quiet second.
 
     Args:
         rate: Requests per second; below 1 still one request passes at first.

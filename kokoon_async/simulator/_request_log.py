@@ -22,13 +22,21 @@ class LoggedRequest:
 
     Attributes:
         time: When it came, in seconds of the event loop's clock.
+
         method: Such as ``GET``.
+
         path: The path as it was sent, without the query.
+
         vid: The id in the path, if it is an image's.
+
         status: What was answered; ``None`` until the whole head of the answer is sent.
+
         headers: What came with it, found in any case of letters; tokens are ``***``.
+
         fault: The kind of fault that it met.
+
         query: What stood behind the question mark.
+
         client_port: Tells connections apart.
     """
 

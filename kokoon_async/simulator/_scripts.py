@@ -28,7 +28,9 @@ class Stage:
 
     Attributes:
         state: The word in the record; any word is allowed.
+
         looks: It ends after so many answers have shown it; ``None`` if time ends it.
+
         seconds: It ends after this time; ``None`` if looks end it.
     """
 
@@ -43,8 +45,7 @@ def parse_script(script: str) -> tuple[Stage, ...]:
     Read a state script.
 
     Args:
-        script:
-            Words such as ``pending``, ``pending*3`` (looks) or ``processing*2.5s``
+        script: Words such as ``pending``, ``pending*3`` (looks) or ``processing*2.5s``
             (seconds). The last one stays for ever, whatever stands behind it.
 
     Raises:

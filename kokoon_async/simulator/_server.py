@@ -63,9 +63,8 @@ class Simulator:
 
         images: How many drawn images there are from the start.
 
-        images_on_demand:
-            Whether every canonical id has a drawn image, as old as the simulator. They take
-            no memory but for a counter for each id that was asked for.
+        images_on_demand: Whether every canonical id has a drawn image, as old as the
+            simulator. They take no memory but for a counter for each id that was asked for.
 
         log_limit: How many requests are remembered; the counters know of all.
 
@@ -153,6 +152,7 @@ class Simulator:
 
         Raises:
             RuntimeError: When it was started before.
+
             OSError: When the port is taken.
         """
         await self._listener.start()
@@ -197,10 +197,9 @@ class Simulator:
         Add an image, or replace the one with this id; its age begins now.
 
         Args:
-            script:
-                Its states: ``"pending*3 processing*20s completed"`` is *pending* for three
-                answers, *processing* for 20 seconds, then *completed*. An answer counts
-                when it went out whole and its state was not a fault's.
+            script: Its states: ``"pending*3 processing*20s completed"`` is *pending* for
+                three answers, *processing* for 20 seconds, then *completed*. An answer
+                counts when it went out whole and its state was not a fault's.
 
             duration: Without a script: completed at this age in seconds; else it is drawn.
 
@@ -217,6 +216,7 @@ class Simulator:
 
         Raises:
             ValueError: When the script cannot be read, or contradicts another argument.
+
             TypeError: When a field cannot be written as JSON.
         """
         fields.update(record or {})
@@ -270,6 +270,7 @@ class Simulator:
 
         Raises:
             ValueError: When there is nothing to plan, or too much.
+
             TypeError: When something is no fault.
         """
         return self._faults.plan(faults, vid=vid, times=times)

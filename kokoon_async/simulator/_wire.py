@@ -17,7 +17,7 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 class Wire:
     """
-    Writes bytes to the client that sent *request*.
+    Write bytes to the client that sent *request*.
 
     Attributes:
         keep_alive: Whether the connection may carry another request afterwards.
@@ -62,7 +62,7 @@ class Wire:
 
 class SentResponse(web.StreamResponse):
     """
-    Tells aiohttp that an answer is on the wire already.
+    Tell aiohttp that an answer is on the wire already.
 
     Args:
         keep_alive: Whether to wait for another request on the connection.
