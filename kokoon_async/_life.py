@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import warnings
+import weakref
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -18,8 +19,10 @@ from ._http.pipeline import Pipeline
 from ._http.retry import RetryPolicy
 from ._http.throttle import Limits, Throttle
 from ._http.transport import Transport
+from ._waiting.outcomes import Outcome, OutcomeStream
 from ._waiting.scheduler import Scheduler
 from ._waiting.waits import Wait, Watcher
+from ._waiting.work import Work
 from .errors import ClientClosed, ConfigurationError
 from .events import Hook, Hooks
 from .polling import Learned, PollPolicy
@@ -100,6 +103,7 @@ class ClientLife:
             hooks=self._hooks,
             most_looks=self._most_looks,
         )
+        self._works: weakref.WeakSet[Work[Outcome]] = weakref.WeakSet()
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
@@ -161,7 +165,9 @@ class ClientLife:
         async with AsyncExitStack() as rest:
             rest.push_async_callback(self._transport.close)
             rest.push_async_callback(self._tokens.close)
-            await self._scheduler.close(message)
+            rest.push_async_callback(self._scheduler.close, message)
+            works = tuple(self._works)
+            await asyncio.gather(*(work.stop(ClientClosed(message)) for work in works))
 
     def __del__(self) -> None:
         # Unused, or in a fork, it holds nothing of its own.
@@ -193,6 +199,10 @@ class ClientLife:
             )
 
     # -- for the operations ------------------------------------------------------------
+
+    def _stream(self, work: Work[Outcome]) -> OutcomeStream:
+        self._works.add(work)
+        return OutcomeStream(work)
 
     def _new_wait(
         self,

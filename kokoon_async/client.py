@@ -1,10 +1,12 @@
 """The client: one short method for each thing it does."""
 
+import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from inspect import isawaitable
 from uuid import UUID
 
 from ._checks import check_not_negative, check_policy, check_seconds, check_whole, vid_from
+from ._http.calls import is_cancelled
 from ._life import DEFAULT_BASE_URL, ClientLife
 from ._waiting.bulk import Fetching, Waiting
 from ._waiting.outcomes import OutcomeStream
@@ -105,8 +107,8 @@ class KokoonClient(ClientLife):
             ConfigurationError: If *vids* is no iterable, or is one text.
         """
         self._check_usable()
-        work = Fetching(vids, self._pipeline.fetch, workers=self._most_looks, in_order=in_order)
-        return OutcomeStream(work)
+        fetch = self._pipeline.fetch_in_turn
+        return self._stream(Fetching(vids, fetch, workers=self._most_looks, in_order=in_order))
 
     async def wait_until_completed(
         self,
@@ -203,6 +205,7 @@ class KokoonClient(ClientLife):
         *,
         timeout: float | None = 1800.0,
         poll: PollPolicy | None = None,
+        missing_grace: float = 0.0,
         window: int = 100_000,
     ) -> OutcomeStream:
         """
@@ -215,6 +218,8 @@ class KokoonClient(ClientLife):
 
             poll: When to look next; the client's policy by default.
 
+            missing_grace: Seconds of each wait in which "not found" may only mean "not yet".
+
             window: How many are waited for at once. Each takes some 600 bytes, and no
                 task; the input is read on as waits end and their outcomes are taken.
 
@@ -223,13 +228,14 @@ class KokoonClient(ClientLife):
         """
         self._check_usable()
         check_seconds("timeout", timeout)
+        check_not_negative("missing_grace", missing_grace)
         check_whole("window", window)
         _check_poll(poll)
 
         def new_wait(vid: str, watcher: Watcher) -> Wait:
-            return self._new_wait(vid, watcher, timeout, poll)
+            return self._new_wait(vid, watcher, timeout, poll, missing_grace)
 
-        return OutcomeStream(Waiting(vids, self._scheduler, new_wait, window=window))
+        return self._stream(Waiting(vids, self._scheduler, new_wait, window=window))
 
 
 def _check_poll(poll: PollPolicy | None) -> None:
@@ -242,5 +248,10 @@ async def _call(on_change: Callable[[Image], object], image: Image) -> None:
         result = on_change(image)
         if isawaitable(result):
             await result
+    except asyncio.CancelledError:
+        # What the function waited for was cancelled, or this task was: only that ends the wait.
+        if is_cancelled():
+            raise
+        logger.exception("on_change.failed", extra={"kokoon_vid": image.vid})
     except Exception:  # noqa: BLE001 - whatever the user's function raises; the wait goes on
         logger.exception("on_change.failed", extra={"kokoon_vid": image.vid})

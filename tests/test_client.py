@@ -460,6 +460,42 @@ async def test_closing_ends_waits_and_streams(raw_server: RawServerFactory) -> N
         assert isinstance(await outcome(_result(task)), ClientClosed)
 
 
+async def never() -> AsyncIterator[str]:
+    """Give an input whose first item never comes."""
+    await asyncio.Event().wait()
+    yield VID
+
+
+@pytest.mark.parametrize("method", ["get_images", "wait_many"])
+@pytest.mark.parametrize("begun", [False, True])
+async def test_closing_ends_streams_whose_input_is_idle(method: str, begun: bool) -> None:
+    """A stream that nobody has begun, or that waits for its input, ends with `ClientClosed`."""
+    client = KokoonClient("token", base_url="http://127.0.0.1:1")
+    stream = getattr(client, method)(never())
+    before = asyncio.all_tasks()
+    taking = asyncio.ensure_future(anext(stream))
+    if begun:
+        await turns(10)
+        assert asyncio.all_tasks() > before
+    await client.aclose()
+    with pytest.raises(ClientClosed, match="closed meanwhile"):
+        await taking
+    assert asyncio.all_tasks() == before
+    assert connector_of(client) is None
+
+
+async def test_closing_takes_no_outcome_away(simulator: Simulator) -> None:
+    """A stream that has nothing left to do gives its last outcomes after its client was closed."""
+    vids = simulator.add_images(3, "completed")
+    async with KokoonClient("token", base_url=simulator.base_url) as client:
+        stream = client.get_images(vids)
+        first = await anext(stream)
+        while len(simulator.requests) < len(vids) or not is_idle(client):
+            await asyncio.sleep(0.001)
+        await turns(10)
+    assert sorted([first.vid, *[each.vid async for each in stream]]) == sorted(vids)
+
+
 @pytest.mark.fault("F-105")
 @pytest.mark.parametrize("times", [1, 2])
 async def test_closing_that_is_cancelled_closes_all_the_same(

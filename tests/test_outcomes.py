@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import uuid
+import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -117,7 +118,7 @@ async def test_outcomes_come_as_they_are_ready(in_order: bool, first: int) -> No
     fetch = Fetches(at_once=False)
     async with stream(VIDS[:3], fetch, in_order=in_order) as outcomes:
         given = asyncio.ensure_future(anext(outcomes))
-        await turns()
+        await turns(10)
         for ready in (2, 1, 0):
             fetch.waiting[VIDS[ready]].set_result(None)
             await turns()
@@ -267,6 +268,19 @@ async def test_an_abandoned_stream_warns_and_stops() -> None:
         gc.collect()
     await turns(10)
     assert fetch.running == 0
+
+
+@pytest.mark.fault("F-110")
+@pytest.mark.parametrize("taken", [0, 3])
+async def test_a_stream_with_nothing_left_to_do_is_not_abandoned(taken: int) -> None:
+    """Who never began, or took everything, need not close anything."""
+    outcomes = stream(VIDS[:3], Fetches())
+    for _ in range(taken):
+        await anext(outcomes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del outcomes
+        gc.collect()
 
 
 async def test_a_stream_has_one_consumer() -> None:

@@ -346,6 +346,49 @@ async def test_a_pause_for_all_fails_others_at_once() -> None:
     assert now() == 100
 
 
+@pytest.mark.fault("F-51")
+@looptime
+async def test_one_of_many_calls_waits_out_a_pause_for_all() -> None:
+    """A call of a stream does not fail because of a pause: its time has not begun yet."""
+    line = make_line(send := in_turn(busy(100)), retry=RetryPolicy(attempts=1))
+    await error_of(line)
+    assert (await line.pipeline.fetch_in_turn(make_vid(1))).attempts == 1
+    assert send.times == [0, 100]
+
+
+@looptime
+async def test_one_of_many_calls_does_not_lose_its_time_in_the_queue() -> None:
+    """A rate so low that calls wait for longer than a call may take fails none of a stream's."""
+    limits = Limits(requests_per_second=0.1)
+    line = make_line(FakeSend(), limits=limits, timeouts=Timeouts(total=15))
+    vids = [make_vid(number) for number in range(5)]
+    calls = [outcome(line.pipeline.fetch_in_turn(vid)) for vid in vids]
+    assert [type(each) for each in await asyncio.gather(*calls)] == [Answer] * 5
+    assert now() == pytest.approx(40, abs=0.1)
+    looks = [outcome(line.pipeline.look(vid)) for vid in vids]
+    assert [type(each) for each in await asyncio.gather(*looks)] == [Answer] * 5
+    calls = [outcome(line.pipeline.fetch(vid)) for vid in vids]
+    late = [type(each) for each in await asyncio.gather(*calls)]
+    assert late == [Answer] + [RequestTimedOut] * 4
+
+
+@looptime
+async def test_a_turn_is_given_back_while_the_first_token_is_awaited() -> None:
+    """A call that has its turn but no token yet keeps nobody from sending."""
+    given: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def provider() -> str:
+        return await given
+
+    line = make_line(FakeSend(), token=provider, limits=Limits(max_in_flight=1))
+    fetching = asyncio.ensure_future(line.pipeline.fetch_in_turn(VID))
+    await asyncio.sleep(1)
+    assert line.throttle.in_flight == 0
+    given.set_result("token")
+    assert (await fetching).image.vid == VID
+    assert line.throttle.in_flight == 0
+
+
 @looptime
 async def test_a_pause_for_all_that_begins_before_a_retry() -> None:
     """The attempts that were made count, also if the next one is refused its turn."""

@@ -233,7 +233,7 @@ async def test_a_connection_that_was_closed_while_idle(
         (0, "waiting for the answer"),
         (18, "waiting for the answer"),
         (START - 1, "waiting for the answer"),
-        (START, "waiting for the answer"),
+        (START, "reading the answer"),
         (START + 1, "reading the answer"),
         (len(GOOD) - 1, "reading the answer"),
     ],
@@ -253,6 +253,28 @@ async def test_a_server_that_falls_silent(
         assert f"while {phase}: the server was silent for 7 s." in error.message
         await server.wait_for(lambda: server.hang_ups == 1)
         assert (await client.get_image(VID)).vid == VID
+
+
+@pytest.mark.fault("F-07")
+@looptime
+async def test_each_part_of_an_answer_ends_a_silence(raw_server: RawServerFactory) -> None:
+    """A server that sends the head, and later the body, was never silent for both times together."""
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for part in (GOOD[:START], GOOD[START:-5], GOOD[-5:]):
+            await asyncio.sleep(20)
+            writer.write(part)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(slowly, "127.0.0.1")
+    port = server.sockets[0].getsockname()[1]
+    timeouts = Timeouts(read=30, total=90)
+    async with server, client_of(f"http://127.0.0.1:{port}", timeouts=timeouts) as client:
+        began = asyncio.get_running_loop().time()
+        assert (await client.get_image(VID)).vid == VID
+        assert asyncio.get_running_loop().time() - began == pytest.approx(60, abs=0.1)
 
 
 @pytest.mark.fault("F-05")

@@ -370,6 +370,48 @@ async def test_a_wait_ends_while_its_look_waits_for_its_turn():
         assert s.times(vid) == []
 
 
+@pytest.mark.fault("F-101")
+async def test_looks_that_come_late_by_our_own_limits_are_no_outage():
+    """With more waits than the rate lets look within a call's time, none of them fails for it."""
+    limits = Limits(requests_per_second=0.5)
+    async with service(limits=limits, poll=Fixed(60.0, jitter=0)) as s:
+        vids = s.sim.add_images(100, "processing*500s completed")
+        outcomes = [each async for each in s.client.wait_many(vids, timeout=5000.0)]
+        assert [outcome.error for outcome in outcomes if not outcome.ok] == []
+        assert len(outcomes) == len(vids)
+        assert max(s.gaps()) == pytest.approx(2, abs=SOON)
+        assert s.now > Timeouts().outage
+
+
+@pytest.mark.fault("F-110")
+async def test_abandoned_waits_of_a_stream_end():
+    """A `wait_many` that is dropped half-way warns, and its images are not looked at any more."""
+    async with service() as s:
+        s.sim.add_image("completed", vid=make_vid(0))
+        vids = [make_vid(0), *s.sim.add_images(5, "pending")]
+        stream = s.client.wait_many(vids, timeout=None)
+        assert (await anext(stream)).ok
+        assert len(s.client._scheduler) == 5
+        with pytest.warns(ResourceWarning, match="was abandoned; use async with"):  # noqa: PT031
+            del stream
+            gc.collect()
+        await s.assert_idle()
+
+
+async def test_wait_many_bears_images_that_are_not_there_yet():
+    """Right after many tasks were made, "not found" may mean "not yet"."""
+    async with service() as s:
+        vids = [make_vid(1), make_vid(2)]
+        for vid in vids:
+            s.later(5, lambda vid: s.sim.add_image("completed", vid=vid), vid)
+        stream = s.client.wait_many(vids, missing_grace=20.0)
+        assert sorted([each.unwrap().vid async for each in stream]) == vids
+        vid = make_vid(3)
+        s.later(5, lambda: s.sim.add_image("completed", vid=vid))
+        (missing,) = [each async for each in s.client.wait_many([vid])]
+        assert isinstance(missing.error, ImageNotFound)
+
+
 @pytest.mark.fault("F-58")
 @pytest.mark.parametrize("timeout", [0, 0.0, -1, math.nan, math.inf, "30", True])
 async def test_a_timeout_is_a_number_of_seconds(timeout: Any):
@@ -1082,6 +1124,21 @@ async def test_on_change_that_raises_does_not_end_a_wait(
     logged = [record for record in caplog.records if record.levelname == "ERROR"]
     assert [record.message for record in logged] == ["on_change.failed"] * 3
     assert {record.kokoon_vid for record in logged} == {image.vid}
+
+
+@pytest.mark.fault("F-106")
+async def test_on_change_that_waits_for_what_is_cancelled(caplog: pytest.LogCaptureFixture):
+    """Somebody else's cancelled task is a failure of the function, and not of the wait."""
+
+    async def broken(image: Image) -> None:
+        other = asyncio.ensure_future(asyncio.sleep(5))
+        other.cancel()
+        await other
+
+    async with service() as s:
+        assert (await changes_seen(s, broken)).state == "completed"
+    logged = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert logged == ["on_change.failed"] * 3
 
 
 @pytest.mark.fault("F-113")

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from ..errors import AuthenticationFailed, ConfigurationError, KokoonError, RequestTimedOut
 from ..events import Hooks, TokenRefreshed
+from .calls import is_cancelled
 
 
 __all__ = ["Secret", "Token", "TokenProvider", "Tokens", "check_token"]
@@ -210,7 +211,7 @@ class Tokens:
                 f"The token provider: {error.message}", hint=error.hint
             )
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             failure = _provider_failed(error, self._timeout if limit.expired() else None)
         else:
@@ -219,12 +220,6 @@ class Tokens:
                 return known
             return Token(secret, known.generation + 1 if known else 1)
         raise failure
-
-
-def _is_cancelled() -> bool:
-    """Tell whether somebody cancelled this task, and not its own code raised the error."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _provider_failed(error: BaseException, limit: float | None) -> KokoonError:

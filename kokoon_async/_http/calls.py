@@ -21,7 +21,7 @@ from .._checks import positive_or_none
 from ..errors import ClientClosed, KokoonError, RequestTimedOut
 
 
-__all__ = ["Call", "Calls", "Timeouts"]
+__all__ = ["Call", "Calls", "Timeouts", "is_cancelled"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,8 @@ class Timeouts:
 
         read: The longest silence of the server once the request is sent.
 
-        total: A whole call: its turn, all attempts, the pauses between them.
+        total: A whole call: its turn, all attempts, the pauses between them. In a stream
+            and in a wait it begins with the turn: a caller's own calls wait for each other.
 
         outage: How long a wait goes on without one good answer.
     """
@@ -70,13 +71,26 @@ class Call:
         task: The task that does its work, while it does.
 
         cancelling: How often that task had been cancelled before.
+
+        turn: The throttle's ticket for the first attempt, if it is already the call's turn.
     """
 
-    __slots__ = ("attempts", "cancelling", "due", "ending", "phase", "silent_at", "task", "vid")
+    __slots__ = (
+        "attempts",
+        "cancelling",
+        "due",
+        "ending",
+        "phase",
+        "silent_at",
+        "task",
+        "turn",
+        "vid",
+    )
 
-    def __init__(self, vid: str, due: float) -> None:
+    def __init__(self, vid: str, due: float, turn: int | None = None) -> None:
         self.vid = vid
         self.due = due
+        self.turn = turn
         self.phase = "waiting for its turn"
         self.attempts = 0
         self.silent_at = _NEVER
@@ -109,9 +123,13 @@ class Calls:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
 
-    def new(self, vid: str) -> Call:
+    def new(self, vid: str, turn: int | None = None) -> Call:
         """Make a call that may take the usual time from now on."""
-        return Call(vid, asyncio.get_running_loop().time() + self._total)
+        return Call(vid, self.due_from_now(), turn)
+
+    def due_from_now(self) -> float:
+        """Give the time at which a call that begins now would be over."""
+        return asyncio.get_running_loop().time() + self._total
 
     def awaits_answer(self, call: Call, phase: str) -> None:
         """Note that from now on the server must not be silent for too long."""
@@ -226,3 +244,9 @@ class Calls:
             attempts=call.attempts,
             phase=call.phase,
         )
+
+
+def is_cancelled() -> bool:
+    """Tell whether somebody cancelled this task, and not its own code raised the error."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

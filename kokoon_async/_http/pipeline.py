@@ -6,6 +6,7 @@ schedule of their own. Both share every limit of the client.
 """
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -75,7 +76,7 @@ class Pipeline:
         self._quota = RetryQuota(retry.quota)
         self._hooks = hooks
 
-    # These two are plain functions: a coroutine less on the way of every request.
+    # A plain function: a coroutine less on the way of every request.
 
     def fetch(self, vid: str) -> Coroutine[Any, Any, Answer]:
         """
@@ -87,15 +88,29 @@ class Pipeline:
         call = self._calls.new(vid)
         return self._calls.run(call, self._with_retries(call))
 
-    def look(self, vid: str) -> Coroutine[Any, Any, Answer]:
+    async def fetch_in_turn(self, vid: str) -> Answer:
         """
-        Get one image's record with one attempt.
+        Do as `fetch` does, but let the call's time begin with its first turn.
+
+        For one of many calls of one caller, which wait for each other: those that come
+        last did not take long because they came late. They wait out a brake, too.
+        """
+        turn = await self._throttle.take_turn(vid, math.inf)
+        call = self._calls.new(vid, turn)
+        return await self._calls.run(call, self._with_retries(call))
+
+    async def look(self, vid: str) -> Answer:
+        """
+        Get one image's record with one attempt; its time begins with its turn.
 
         Raises:
+            RateLimited: At once, if the server's own pause takes longer than a call may.
+
             KokoonError: What the attempt ended with.
         """
-        call = self._calls.new(vid)
-        return self._calls.run(call, self._attempt(call))
+        turn = await self._throttle.take_turn(vid, self._calls.due_from_now())
+        call = self._calls.new(vid, turn)
+        return await self._calls.run(call, self._attempt(call))
 
     async def _with_retries(self, call: Call) -> Answer:
         refund = 1
@@ -133,6 +148,7 @@ class Pipeline:
         """Send one request, and once more if only the token was too old."""
         path = image_path(call.vid)
         if self._tokens.current is None:
+            self._give_back_turn(call)
             self._calls.pauses(call, "waiting for a token")
             await self._tokens.first()
         response, token = await self._take_turn_and_send(path, call)
@@ -154,8 +170,15 @@ class Pipeline:
             self._throttle.succeeded()  # the server answered, and not that it has too much to do
         raise failure
 
+    def _give_back_turn(self, call: Call) -> None:
+        if call.turn is not None:
+            call.turn = None
+            self._throttle.done()
+
     async def _take_turn_and_send(self, path: str, call: Call) -> tuple[Response, Token]:
-        ticket = self._throttle.turn_now(call.due)
+        ticket, call.turn = call.turn, None
+        if ticket is None:
+            ticket = self._throttle.turn_now(call.due)
         if ticket is None:
             self._calls.pauses(call, "waiting for its turn")
             again = call.attempts > 0

@@ -184,5 +184,6 @@ class Throttle:
         return RateLimited(
             f"The API asked for a pause of {left:.0f} s more, longer than image {vid} can wait.",
             hint="Ask again after that time.",
+            vid=vid,
             retry_after=left,
         )

@@ -232,7 +232,11 @@ class Transport:
             body = await self._read_error(answer, call)
         else:
             # A record that came in one piece, as most do, needs no waiting.
-            body = content.read_nowait() if content.is_eof() else await content.readany()
+            if content.is_eof():
+                body = content.read_nowait()
+            else:
+                self._calls.awaits_answer(call, "reading the answer")  # its head broke the silence
+                body = await content.readany()
             if not content.at_eof() or len(body) > MOST_RECORD_BYTES:
                 body = await self._read_rest(body, answer, call)
         encoding = headers.get("Content-Encoding")

@@ -67,6 +67,7 @@ class Fetching(Work[Outcome]):
             self.start(self._work(), "kokoon fetch")
 
     async def _work(self) -> None:
+        await asyncio.sleep(0)  # an eager task would start the next worker within this one (F-111)
         while (taken := await self.take()) is not None:
             self._add_worker()
             position, item = taken
@@ -119,6 +120,7 @@ class Waiting(Work[Outcome]):
         super().__init__(vids, room=window)
         self._scheduler = scheduler
         self._new_wait = new_wait
+        self._open_waits = 0
 
     def begin(self) -> None:
         """Start the one task: it reads the input."""
@@ -126,7 +128,8 @@ class Waiting(Work[Outcome]):
 
     def end(self) -> None:
         """Drop the waits that are not over."""
-        self._scheduler.drop_all_of(self)
+        if self._open_waits:
+            self._scheduler.drop_all_of(self)
 
     async def _add_waits(self) -> None:
         while (taken := await self.take()) is not None:
@@ -135,6 +138,7 @@ class Waiting(Work[Outcome]):
             if isinstance(vid, Outcome):
                 self.give(position, vid)
                 continue
+            self._open_waits += 1
             self._scheduler.add(self._new_wait(vid, self))
             if position % _TAKEN_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)  # let the looks begin
@@ -144,6 +148,7 @@ class Waiting(Work[Outcome]):
 
     def ended(self, wait: Wait, result: Image | Exception) -> None:
         """Hand over what became of a wait."""
+        self._open_waits -= 1
         if isinstance(result, Image):
             self.give(0, Outcome(wait.vid, result, None, wait.looks))
         elif isinstance(result, KokoonError) and not isinstance(result, ClientClosed):

@@ -1,6 +1,8 @@
 """Many images at once: what became of each id, as a stream that can be left at any point."""
 
+import asyncio
 import warnings
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, cast
 
@@ -76,6 +78,7 @@ class OutcomeStream:
 
     def __init__(self, work: Work[Outcome]) -> None:
         self._work = work
+        self._loop = asyncio.get_running_loop()
         self._taking = False
         self._over = False
 
@@ -121,11 +124,11 @@ class OutcomeStream:
         await self._work.stop()
 
     def __del__(self) -> None:
-        if not self._over and self._work.is_running:
-            warnings.warn(
-                f"{self!r} was abandoned; use async with",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-            self._work.abandon()
+        if self._over or not self._work.is_unfinished:
+            return
+        # Later, and on the loop: finalisers run at any time, in any thread.
+        with suppress(RuntimeError):  # the loop is closed, and all tasks with it
+            self._loop.call_soon_threadsafe(self._work.abandon)
+        warnings.warn(
+            f"{self!r} was abandoned; use async with", ResourceWarning, stacklevel=2, source=self
+        )

@@ -205,6 +205,7 @@ class Scheduler:
 
     async def _work(self, first: Awaited) -> None:
         """Make a look, and all that are due by then."""
+        await asyncio.sleep(0)  # an eager task (F-111) would begin before it is assigned
         worker = cast("asyncio.Task[None]", asyncio.current_task())
         image: Awaited | None = first
         while image is not None:

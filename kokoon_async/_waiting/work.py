@@ -139,9 +139,9 @@ class Work(ABC, Generic[R]):
     # -- for the stream ----------------------------------------------------------------
 
     @property
-    def is_running(self) -> bool:
-        """Whether tasks of this work are under way."""
-        return bool(self._tasks)
+    def is_unfinished(self) -> bool:
+        """Whether something was begun that will still be done or has to be taken."""
+        return self._begun and not (self._is_broken or self._is_all_given)
 
     async def next(self) -> R | None:
         """Give the next result; ``None`` after the last one."""
@@ -149,7 +149,7 @@ class Work(ABC, Generic[R]):
             self._begun = True
             self.begin()
         while not self._results:
-            if self._exhausted and (self._is_broken or self.given == self._taken):
+            if self._is_broken or self._is_all_given:
                 if self._failure is not None:
                     raise self._failure
                 return None
@@ -162,14 +162,22 @@ class Work(ABC, Generic[R]):
         self._wake_reader()
         return self._results.popleft()
 
-    async def stop(self) -> None:
-        """Stop all tasks, and wait until they have let go."""
-        self.abandon()
+    async def stop(self, error: Exception | None = None) -> None:
+        """Do as `abandon` does, and wait until the tasks have let go."""
+        self.abandon(error)
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def abandon(self) -> None:
-        """Stop all tasks, without waiting."""
+    def abandon(self, error: Exception | None = None) -> None:
+        """
+        Stop all tasks, without waiting.
+
+        Args:
+            error: Why, for a consumer: comes after the last result, if something is missing.
+        """
+        is_all_done = self._exhausted and self.given + len(self._results) == self._taken
+        if error is not None and self._failure is None and not is_all_done:
+            self._failure = error
         self._begun = self._exhausted = self._is_broken = True
         self._wake_consumer()
         self.end()
@@ -177,6 +185,10 @@ class Work(ABC, Generic[R]):
             task.cancel()
 
     # -- inside ------------------------------------------------------------------------
+
+    @property
+    def _is_all_given(self) -> bool:
+        return self._exhausted and self.given == self._taken
 
     async def _read(self) -> object:
         if self._plain is not None:
