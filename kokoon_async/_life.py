@@ -103,7 +103,8 @@ class ClientLife:
             hooks=self._hooks,
             most_looks=self._most_looks,
         )
-        self._works: weakref.WeakSet[Work[Outcome]] = weakref.WeakSet()
+        # No set: they are ended in the order in which they began, as calls are.
+        self._works: weakref.WeakKeyDictionary[Work[Outcome], None] = weakref.WeakKeyDictionary()
 
     @classmethod
     def from_env(cls, **overrides: Any) -> Self:
@@ -201,7 +202,7 @@ class ClientLife:
     # -- for the operations ------------------------------------------------------------
 
     def _stream(self, work: Work[Outcome]) -> OutcomeStream:
-        self._works.add(work)
+        self._works[work] = None
         return OutcomeStream(work)
 
     def _new_wait(
