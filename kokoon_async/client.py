@@ -226,6 +226,21 @@ class KokoonClient(ClientLife):
         Raises:
             ConfigurationError: If an argument cannot be used.
         """
+        return self._wait_many(
+            vids, timeout=timeout, poll=poll, missing_grace=missing_grace, window=window
+        )
+
+    def _wait_many(
+        self,
+        vids: Iterable[str | UUID] | AsyncIterable[str | UUID],
+        *,
+        timeout: float | None,
+        poll: PollPolicy | None = None,
+        missing_grace: float = 0.0,
+        window: int,
+        on_seen: Callable[[str], object] | None = None,
+    ) -> OutcomeStream:
+        # Jobs want to know of answers long before a wait ends.
         self._check_usable()
         check_seconds("timeout", timeout)
         check_not_negative("missing_grace", missing_grace)
@@ -235,7 +250,8 @@ class KokoonClient(ClientLife):
         def new_wait(vid: str, watcher: Watcher) -> Wait:
             return self._new_wait(vid, watcher, timeout, poll, missing_grace)
 
-        return self._stream(Waiting(vids, self._scheduler, new_wait, window=window))
+        work = Waiting(vids, self._scheduler, new_wait, window=window, on_seen=on_seen)
+        return self._stream(work)
 
 
 def _check_poll(poll: PollPolicy | None) -> None:

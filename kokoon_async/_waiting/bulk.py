@@ -107,6 +107,8 @@ class Waiting(Work[Outcome]):
         new_wait: Makes a wait that tells this object what becomes of it.
 
         window: How many may be waited for, or be finished and not taken, at once.
+
+        on_seen: Called with a vid when its first record comes, and when its state changes.
     """
 
     def __init__(
@@ -116,11 +118,13 @@ class Waiting(Work[Outcome]):
         new_wait: Callable[[str, "Waiting"], Wait],
         *,
         window: int,
+        on_seen: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(vids, room=window)
         self._scheduler = scheduler
         self._new_wait = new_wait
         self._open_waits = 0
+        self._on_seen = on_seen
 
     def begin(self) -> None:
         """Start the one task: it reads the input."""
@@ -143,8 +147,10 @@ class Waiting(Work[Outcome]):
             if position % _TAKEN_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)  # let the looks begin
 
-    def changed(self, wait: Wait, image: Image) -> None:
-        """Take no notice: only the end counts."""
+    def changed(self, wait: Wait, _: Image) -> None:
+        """Tell that the API has answered; the record itself does not matter before the end."""
+        if self._on_seen is not None:
+            self._on_seen(wait.vid)
 
     def ended(self, wait: Wait, result: Image | Exception) -> None:
         """Hand over what became of a wait."""

@@ -69,6 +69,12 @@ class FoundPart:
         """The positions of the rows that another run may do better with."""
         return [place for place, (kind, _) in enumerate(self.outcomes) if kind in RETRYABLE]
 
+    @property
+    def answered(self) -> int | None:
+        """The position of a row that has a record; ``None`` if there is none."""
+        kinds = (place for place, (kind, _) in enumerate(self.outcomes) if kind == "image")
+        return next(kinds, None)
+
 
 def _or_job_error(
     method: "Callable[Concatenate[JobFolder, P], T]",

@@ -151,6 +151,8 @@ class Job:
         part = await in_thread(self._folder.find, shard)
         again = part.retryable if part is not None and self._retry_failed else []
         if part is not None:
+            if part.answered is not None:
+                self._run.valve.remember(shard.entries[part.answered].vid)
             self._run.meter.skipped += len(part.outcomes) - len(again)
             if not again:
                 self._skipped += 1

@@ -17,7 +17,7 @@ from ..errors import (
     WaitTimedOut,
 )
 from ._shards import Entry
-from ._valve import Streak, Valve, may_pass
+from ._valve import FORBIDDEN, Streak, Valve, may_pass
 
 
 __all__ = ["WAIT_WINDOW", "Settled", "settle_ids"]
@@ -31,7 +31,6 @@ _TRIES = 6
 WAIT_WINDOW = 50_000
 """How many ids a job waits for at once."""
 
-_FORBIDDEN = 403
 _NO_TURN = "waiting for its turn"  # the phase of a call that its own client held up
 _MOST_CUT_SHORT = 10
 _PAUSE_BETWEEN_ROUNDS = 5.0  # seconds, as long as there is other work
@@ -111,7 +110,9 @@ async def settle_ids(
     feed = _Feed(next_entries, settled, valve, is_wait=wait)
     try:
         stream = (
-            client.wait_many(feed, timeout=timeout, window=WAIT_WINDOW)
+            client._wait_many(  # noqa: SLF001
+                feed, timeout=timeout, window=WAIT_WINDOW, on_seen=valve.looked_at
+            )
             if wait
             else client.get_images(feed)
         )
@@ -256,8 +257,9 @@ class _Feed:
     def _must_ask_again(self, error: KokoonError) -> bool:
         if not isinstance(error, AuthenticationFailed | InsufficientCredit):
             return may_pass(error)
-        # 403 may be about this one image (U1); 401 and an empty account are about all.
-        if error.status == _FORBIDDEN and self._valve.has_good_vid:
+        # 403 may be about this one image (U1), until a probe is refused too; 401 and an empty
+        # account are about all.
+        if error.status == FORBIDDEN:
             return True
         raise error
 

@@ -30,7 +30,9 @@ from ..errors import (
 from ..events import logger
 
 
-__all__ = ["Streak", "Valve", "may_pass"]
+__all__ = ["FORBIDDEN", "Streak", "Valve", "may_pass"]
+
+FORBIDDEN = 403
 
 LONGEST_STREAK = 10
 """So many failures in a row, and nothing good among them, close the valve."""
@@ -108,6 +110,7 @@ class Valve:
         self._holds = holds
         self._streak = Streak()
         self._good: str | None = None
+        self._earlier: str | None = None
         self._suspect = ""
         self._error: KokoonError = KokoonError()
         self._dark_since: float | None = None
@@ -120,11 +123,6 @@ class Valve:
         self.requests = 0
         self.reason: str | None = None
         self.turns = asyncio.Lock()
-
-    @property
-    def has_good_vid(self) -> bool:
-        """Whether anything was ever answered well."""
-        return self._good is not None
 
     def lets_through(self) -> bool:
         """Tell whether one more id may be asked for; if so, count it as in flight."""
@@ -174,6 +172,15 @@ class Valve:
         """Take note that the API has answered for an id, at some time: it will do for probes."""
         self._good = vid
 
+    def looked_at(self, vid: str) -> None:
+        """Take note of a good answer on the way: the wait goes on, and so may a streak."""
+        self._good = vid
+        self._dark_since = None
+
+    def remember(self, vid: str) -> None:
+        """Take note that an earlier run had a good answer for an id: it will do for probes."""
+        self._earlier = vid
+
     def dropped(self, count: int) -> None:
         """Take note that ids came back with nothing to learn from."""
         self.in_flight -= count
@@ -215,25 +222,28 @@ class Valve:
     async def _probe_until_open(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self._check_hope()
             started = loop.time()
+            # First of all, since nothing else tells that the API is well while waits go on.
             error = await self._probe()
             if error is None or self._is_blind(error):
                 self._open()
                 return
             self._note(error)
+            self._check_hope()
             at = min(started + PROBE_EVERY, self._gives_up_at)
             await asyncio.sleep(max(0.0, at - loop.time()))
 
     async def _probe(self) -> KokoonError | None:
         """Ask for one image; give what went wrong, if it may pass."""
-        vid = self._good or self._suspect
+        vid = self._good or self._earlier or self._suspect
         # A stream and not `get_image`, which does not tell how often a good answer was asked for.
         async with self._client.get_images([vid]) as outcomes:
             outcome = await anext(outcomes)
         self.requests += outcome.attempts
         error = outcome.error
         if isinstance(error, AuthenticationFailed | InsufficientCredit | ClientClosed):
+            if self._good not in (None, vid) and getattr(error, "status", None) == FORBIDDEN:
+                return None  # another image was answered meanwhile
             raise error
         if error is not None and may_pass(error):
             return error
@@ -243,7 +253,7 @@ class Valve:
 
     def _is_blind(self, error: KokoonError) -> bool:
         """Tell whether to go on, since the server is there and no id is known to be good."""
-        if self._good is not None or not isinstance(error, ServerError):
+        if self._good or self._earlier or not isinstance(error, ServerError):
             self._blind = 0
             return False
         self._blind = (self._blind + 1) % BLIND_PROBES
