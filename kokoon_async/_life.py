@@ -79,6 +79,7 @@ class ClientLife:
         self._hooks = Hooks(hooks)
         self._tokens = Tokens(token, self._hooks, timeout=timeouts.total)
         self._timeouts = timeouts
+        self._limits = limits
         if poll is not None:
             check_policy("poll", poll)
         self._poll = Learned() if poll is None else poll

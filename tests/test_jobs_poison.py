@@ -166,3 +166,53 @@ async def test_a_forbidden_probe_while_others_are_answered(virtual_time):
     valve.answered(VIDS[1])
     await feeder
     assert (asked, streak.is_over, streak.is_outage) == ([VIDS[0]], True, False)
+
+
+# -- waits that nobody looked for ------------------------------------------------------
+
+
+async def test_waits_under_a_low_rate(tmp_path, virtual_time):
+    """No more is waited for at once than the rate allows to look at, several times each."""
+    began = {}
+
+    def ask(vid):
+        is_over = virtual_time > began.setdefault(vid, float(virtual_time)) + 20
+        return record(vid, state="completed" if is_over else "processing")
+
+    vids = make_vids(200)
+    limits = Limits(requests_per_second=1)
+    report = await run(
+        FakeApi(default=ask),
+        tmp_path / "out",
+        vids,
+        client_options={"limits": limits},
+        wait=True,
+        timeout=100,
+    )
+    rows = check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"image": 200}
+    assert min(row["attempts"] for row in rows) >= 2
+
+
+async def test_waits_that_were_never_looked_for(tmp_path, virtual_time):
+    """A wait whose time was over before its first look begins again; the API has not failed."""
+    vids = make_vids(100)
+    report = await run(
+        FakeApi(seconds=1),
+        tmp_path / "out",
+        vids,
+        client_options={"limits": Limits(max_in_flight=1)},
+        wait=True,
+        timeout=30,
+    )
+    check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"image": 100}
+    assert (report.requests, virtual_time < 150) == (100, True)
+
+
+async def test_looks_that_never_come_back_in_time(tmp_path, virtual_time):
+    """Looks that each take longer than the whole wait time out in the end."""
+    vids = VIDS[:3]
+    report = await run(FakeApi(seconds=5), tmp_path / "out", vids, wait=True, timeout=2)
+    check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"timed_out": 3}

@@ -12,7 +12,7 @@ from ._input import Source
 from ._report import JobReport
 from ._run import Run, crew, job_error
 from ._running import run_shard
-from ._settling import WAIT_WINDOW
+from ._settling import wait_window
 from ._shards import Shard
 from ._threads import in_thread
 
@@ -61,7 +61,7 @@ class Job:
         self._distinct = DistinctIds(folder.new_seen_path())
         self._cutter = Cutter(source, self._distinct, shard_size)
         # At least two, so that the last ids of one do not leave the client idle.
-        window = WAIT_WINDOW if run.wait else _FETCH_WINDOW
+        window = wait_window(run.client, run.timeout) if run.wait else _FETCH_WINDOW
         self._slots = asyncio.Semaphore(1 + math.ceil(window / shard_size))
         self._skipped = 0
 

@@ -20,7 +20,7 @@ from ._shards import Entry
 from ._valve import FORBIDDEN, Streak, Valve, may_pass
 
 
-__all__ = ["WAIT_WINDOW", "Settled", "settle_ids"]
+__all__ = ["Settled", "settle_ids", "wait_window"]
 
 # How often an id is tried, while others succeed, until it has failed for good. A round is a call,
 # which the client may repeat. What it does not repeat, such as a page of HTML, takes more rounds:
@@ -28,8 +28,8 @@ __all__ = ["WAIT_WINDOW", "Settled", "settle_ids"]
 _ROUNDS = 3
 _TRIES = 6
 
-WAIT_WINDOW = 50_000
-"""How many ids a job waits for at once."""
+_WAIT_WINDOW = 50_000
+_LOOKS_PER_WAIT = 10  # that a rate limit must leave time for
 
 _NO_TURN = "waiting for its turn"  # the phase of a call that its own client held up
 _MOST_CUT_SHORT = 10
@@ -73,6 +73,19 @@ class _Asked:
     due: float = 0.0
 
 
+def wait_window(client: KokoonClient, timeout: float | None) -> int:
+    """
+    Give how many ids to wait for at once.
+
+    Under a rate limit there are as many as can be looked at several times each: of more,
+    most would time out before anybody looked whether they are finished.
+    """
+    rate = client._limits.requests_per_second  # noqa: SLF001
+    if rate is None or timeout is None:
+        return _WAIT_WINDOW
+    return max(1, min(_WAIT_WINDOW, int(rate * timeout / _LOOKS_PER_WAIT)))
+
+
 async def settle_ids(
     client: KokoonClient,
     next_entries: NextEntries,
@@ -111,7 +124,10 @@ async def settle_ids(
     try:
         stream = (
             client._wait_many(  # noqa: SLF001
-                feed, timeout=timeout, window=WAIT_WINDOW, on_seen=valve.looked_at
+                feed,
+                timeout=timeout,
+                window=wait_window(client, timeout),
+                on_seen=valve.looked_at,
             )
             if wait
             else client.get_images(feed)
@@ -238,6 +254,10 @@ class _Feed:
             # At a low rate the queue can be longer than a call may take. That is nobody's
             # fault; but a poison id may not hide behind it for ever.
             asked.cut_short += error.attempts > 0
+            is_failure = asked.cut_short > _MOST_CUT_SHORT
+        elif isinstance(error, WaitTimedOut) and not error.attempts:
+            # The same of a look; or it takes longer than the whole wait, again and again.
+            asked.cut_short += 1
             is_failure = asked.cut_short > _MOST_CUT_SHORT
         else:
             is_failure = True
