@@ -118,7 +118,7 @@ async def test_parquet_without_pyarrow_is_refused(tmp_path, monkeypatch):
 async def test_csv_is_safe_in_a_spreadsheet(tmp_path):
     """No text of the server or of the input can become a formula, and none breaks the table."""
     api = FakeApi()
-    evil = ["=1+1", "+1", "-1", "@x", "\tx", 'a"b', "c,d", "e\r\nf", "g\x00h", "x" * 200_000]
+    evil = ["=1+1", "+1", "-1", "@x", "\tx", 'a"b', "c,d", "e\r\nf", "g\x00h\ri", "x" * 200_000]
     for vid, name in zip(VIDS, evil, strict=False):
         api.answers[vid] = [record(vid, filename=name, last_category=name)]
     given = [*VIDS[: len(evil)], "=cmd|' /C calc'!A0", "-2"]

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import orjson
@@ -38,6 +39,7 @@ _ROW = re.compile(
 )
 _TEXT_COLUMNS = frozenset(name for name, kind in COLUMNS.items() if kind == "text")
 _LONGEST_CELL = 32_767  # what spreadsheets take; Python's own reader takes 131,072
+_CRLF = "\r\n"
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -192,9 +194,10 @@ def _csv_rows(content: bytes) -> list[list[str]]:
 
 
 def _csv_bytes(table: Iterable[Iterable[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(table)
-    return text.getvalue().encode()
+    lines: list[str] = []
+    # Before Python 3.11.9, only what is a part of the line's end gets quotes: a bare CR would not.
+    csv.writer(SimpleNamespace(write=lines.append), lineterminator=_CRLF).writerows(table)
+    return "".join(line.removesuffix(_CRLF) + "\n" for line in lines).encode()
 
 
 def _escaped(text: str) -> str:
