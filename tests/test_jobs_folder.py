@@ -17,7 +17,7 @@ from kokoon_async.jobs._folder import JobFolder
 from kokoon_async.jobs._formats import Jsonl, outcomes_of
 from kokoon_async.jobs._layout import JobSpec, PartName, is_ours
 
-from .bulk_api import BASE_URL, FakeApi, answer, client_of, make_vids
+from .bulk_api import BASE_URL, FakeApi, answer, client_of, make_vids, record
 from .bulk_contract import check_contract
 
 
@@ -141,6 +141,7 @@ async def test_an_error_of_the_system_names_the_place(tmp_path, monkeypatch):
         ({"vids": VIDS[1:]}, "a job of another input: part 0 is of other ids"),
         ({"vids": VIDS[:25]}, "a job of another input: part 2 is of other ids"),
         ({"vids": VIDS[:20]}, "a job of another input: it was longer"),
+        ({"vids": make_vids(40)}, "a job of another input: it is finished, and was shorter"),
     ],
 )
 async def test_another_job_is_refused(tmp_path, options, said):
@@ -164,6 +165,27 @@ async def test_another_input_for_a_finished_file(tmp_path, vids):
     await run(FakeApi(), tmp_path / "out.csv")
     await refused(tmp_path / "out.csv", "is finished, and had other ids", vids=vids)
     check_contract(VIDS, tmp_path / "out.csv")
+
+
+async def test_an_input_that_grew_is_not_retried(tmp_path):
+    """Also where the ids that failed are asked for again, the input must be the same."""
+    out = tmp_path / "out.jsonl"
+    await run(FakeApi(answers={VIDS[3]: [answer(422, {"message": "no"})]}), out)
+    with pytest.raises(JobError, match="it is finished, and was shorter"):
+        await run(FakeApi(), out, vids=make_vids(40), retry_failed=True)
+    report = await run(FakeApi(), out, retry_failed=True)
+    assert report.outcomes == {"image": 30}
+    check_contract(VIDS, out)
+
+
+async def test_an_unfinished_job_takes_what_its_input_goes_on_with(tmp_path):
+    """Before a job is finished nobody knows where its input ends; what is there must fit."""
+    out = tmp_path / "out"
+    credit = answer(402, {"message": "insufficient credit"})
+    with pytest.raises(JobError, match="credit is used up"):
+        await run(FakeApi(answers={VIDS[25]: [credit]}, seconds=0.01), out)
+    await run(FakeApi(), out, vids=make_vids(40))
+    check_contract(make_vids(40), out)
 
 
 @pytest.mark.fault("F-96")
@@ -329,13 +351,18 @@ def test_a_part_replaced_by_the_same(tmp_path):
 
 
 async def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    """Unfinished files are no parts, and go."""
+    """Unfinished files are no parts, and go; a user's file does not, though its name be alike."""
     out = tmp_path / "out"
     await run(FakeApi(), out)
     (out / "_tmp-0123456789abcdef").write_text("{")
     (out / "_seen-0123456789abcdef").write_text("")
+    mine = [out / name for name in ("_tmp-notes.txt", "_tmp-0123456789abcdef.txt", "_seen-all")]
+    for path in mine:
+        path.write_text("mine")
     await run(FakeApi(), out)
-    assert not [path for path in out.iterdir() if path.name.startswith(("_tmp", "_seen"))]
+    left = [path for path in out.iterdir() if path.name.startswith(("_tmp", "_seen"))]
+    assert sorted(left) == sorted(mine)
+    assert not is_ours("_tmp-notes.txt")
 
 
 # -- the joined file -------------------------------------------------------------------
@@ -384,6 +411,56 @@ async def test_parts_left_beside_a_finished_file_are_removed(tmp_path):
     assert len(list(folder.glob("part-*"))) == 3
     assert (await run(FakeApi(), out)).requests == 0
     assert not list(folder.glob("part-*"))
+    check_contract(VIDS, out)
+
+
+@pytest.mark.parametrize("when", ["unfinished", "later"])
+async def test_an_output_file_that_came_from_elsewhere(tmp_path, when):
+    """What somebody put in the place of the joined file is not overwritten by a job under way."""
+    out = tmp_path / "out.jsonl"
+    credit = answer(402, {"message": "insufficient credit"})
+    if when == "unfinished":
+        with pytest.raises(JobError, match="credit is used up"):
+            await run(FakeApi(answers={VIDS[25]: [credit]}), out)
+        out.write_text("theirs")
+        await refused(out, "exists already, and no job that is known here has made it")
+    else:
+
+        async def meddle():
+            await asyncio.to_thread(out.write_text, "theirs")
+            return record(VIDS[25])
+
+        with pytest.raises(JobError, match="exists already, and no job that is known here"):
+            await run(FakeApi(answers={VIDS[25]: [meddle]}), out)
+    assert out.read_text() == "theirs"
+    path = tmp_path / "out.jsonl.parts" / "_job.json"
+    content = orjson.loads(path.read_bytes())
+    path.write_bytes(orjson.dumps({**content, "outputs": [1, {}, {"size": 6, "crc32": 0}]}))
+    await refused(out, "exists already, and no job that is known here has made it")
+    out.unlink()
+    assert (await run(FakeApi(), out)).shards_skipped >= 2
+    check_contract(VIDS, out)
+
+
+@pytest.mark.parametrize("is_fresh", [False, True])
+async def test_the_own_output_of_a_job_that_was_stopped(tmp_path, is_fresh):
+    """A file that an earlier run joined, or that a fresh start found, is replaced by the next."""
+    out = tmp_path / "out.jsonl"
+    no, credit = answer(422, {"message": "no"}), answer(402, {"message": "insufficient credit"})
+    await run(FakeApi(answers={VIDS[3]: [no], VIDS[25]: [no]}), out)
+    options = {"resume": False} if is_fresh else {"retry_failed": True}
+    if is_fresh:
+        out.write_text("edited")
+    with pytest.raises(JobError, match="credit is used up"):
+        await run(FakeApi(answers={VIDS[25]: [credit]}, seconds=0.01), out, **options)
+    before = out.read_bytes()
+    stopped_again = FakeApi(answers={VIDS[25]: [credit]}, seconds=0.01)
+    with pytest.raises(JobError, match="credit is used up"):
+        await run(stopped_again, out, retry_failed=not is_fresh)
+    assert out.read_bytes() == before
+    report = await run(FakeApi(), out, retry_failed=not is_fresh)
+    assert report.outcomes == {"image": 30}
+    assert out.read_bytes() != before
     check_contract(VIDS, out)
 
 

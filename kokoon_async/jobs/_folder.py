@@ -3,8 +3,8 @@ A job's folder: the parts in it are the checkpoint.
 
 Everything here blocks; call it with `in_thread`. The order of changes is what makes a
 crash harmless: ``_job.json`` comes before the first part, ``_SUCCESS`` goes before any
-part is written or replaced and comes back after the last, and a joined file is in its
-place before the parts that it was made of go.
+part is written or replaced and comes back after the last, ``_job.json`` knows a joined
+file before that is in its place, and it is there before the parts that it was made of go.
 """
 
 import functools
@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
-import attrs
-
 from ..errors import JobError
 from ..events import logger
 from ._disk import WrittenFile, disk_error, lock_file, make_folder, move, remove, write_file
@@ -27,53 +25,27 @@ from ._layout import (
     JOB_FILE,
     LOCK_FILE,
     SUCCESS_FILE,
+    FoundPart,
     JobSpec,
+    Outcomes,
     PartName,
     Success,
     is_leftover,
     seen_path,
 )
-from ._opening import begin, check_names, check_place, clear, still_good
+from ._opening import begin, check_names, check_output, check_place, clear, still_good
 from ._report import Tally
-from ._rows import RETRYABLE
 from ._shards import Shard
 
 
-__all__ = ["FoundPart", "JobFolder"]
-
-Outcomes = Sequence[tuple[str, str | None]]
+__all__ = ["JobFolder"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@attrs.frozen
-class FoundPart:
-    """
-    Hold what a finished part says.
-
-    Attributes:
-        path: The part.
-
-        content: Its bytes.
-
-        outcomes: The outcome and the state of each row.
-    """
-
-    path: Path
-    content: bytes
-    outcomes: Outcomes
-
-    @property
-    def retryable(self) -> list[int]:
-        """The positions of the rows that another run may do better with."""
-        return [place for place, (kind, _) in enumerate(self.outcomes) if kind in RETRYABLE]
-
-    @property
-    def answered(self) -> int | None:
-        """The position of a row that has a record; ``None`` if there is none."""
-        kinds = (place for place, (kind, _) in enumerate(self.outcomes) if kind == "image")
-        return next(kinds, None)
+class _Stopped(Exception):
+    """Nobody waits for the work any more."""
 
 
 def _or_job_error(
@@ -123,6 +95,9 @@ class JobFolder:
         self._parts: dict[int, list[PartName]] = {}
         self._lock: int | None = None
         self._is_sealed = False
+        self._shards_when_sealed: int | None = None
+        self._known_outputs: list[WrittenFile] = []
+        self._is_stopped = False
 
     # -- beginning and end -------------------------------------------------------------
 
@@ -151,14 +126,34 @@ class JobFolder:
         remove(*(self.path / name for name in names if is_leftover(name)))
         if is_fresh:
             names = clear(self.path, names)
-        if not is_fresh and self._spec.check(self.path / JOB_FILE):
-            self.success = still_good(Success.read(self.path / SUCCESS_FILE), self._out)
-        else:
-            begin(self.path, names, self._spec, self._out)
-        self._is_sealed = SUCCESS_FILE in names
         for name in names:
             if (part := PartName.parse(name)) is not None:
                 self._parts.setdefault(part.index, []).append(part)
+        self._is_sealed = SUCCESS_FILE in names
+        known = None if is_fresh else self._spec.check(self.path / JOB_FILE)
+        if known is None:
+            known = begin(self.path, names, self._spec, self._out, self._go_on)
+        else:
+            self._look_for_end(known)
+        self._known_outputs = known
+
+    def _look_for_end(self, known: list[WrittenFile]) -> None:
+        """See whether the job was finished, and that nobody else wrote to its output."""
+        success = Success.read(self.path / SUCCESS_FILE)
+        if success is None:
+            check_output(self._out, known, self._go_on)
+            return
+        self.success = still_good(success, self._out, self._go_on)
+        if self._out is None or self._parts:
+            self._shards_when_sealed = success.shards
+
+    def stop(self) -> None:
+        """Let what takes long in another thread end soon, with an exception."""
+        self._is_stopped = True
+
+    def _go_on(self) -> None:
+        if self._is_stopped:
+            raise _Stopped
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -185,6 +180,8 @@ class JobFolder:
         Raises:
             JobError: If the part that is there is of other ids.
         """
+        if self._shards_when_sealed is not None and shard.index >= self._shards_when_sealed:
+            raise self._other_input("it is finished, and was shorter")
         names = self._parts.get(shard.index, [])
         if any(name.digest != shard.digest for name in names):
             raise self._other_input(f"part {shard.index} is of other ids")
@@ -305,14 +302,23 @@ class JobFolder:
         self._parts.clear()
 
     def _join(self, shards: int, out: Path) -> WrittenFile:
+        present = check_output(out, self._known_outputs, self._go_on)
         # The old note must not stand beside the new file, nor beside none.
         self._unseal()
         parts = self._contents(shards)
-        return write_file(self.path, lambda file: self._form.join(parts, file), out)
+
+        def path_of(written: WrittenFile) -> Path:
+            # Killed after this, the next run finds one of the two.
+            content = self._spec.to_json([*present, written])
+            write_file(self.path, lambda file: file.write(content), self.path / JOB_FILE)
+            return out
+
+        return write_file(self.path, lambda file: self._form.join(parts, file), path_of)
 
     def _contents(self, shards: int) -> Iterator[bytes]:
         for index in range(shards):
             for name in self._parts[index]:
+                self._go_on()
                 content = (self.path / str(name)).read_bytes()
                 if f"{zlib.crc32(content):08x}" != name.crc32:
                     raise JobError(

@@ -7,8 +7,9 @@ from pathlib import Path
 from ..errors import AuthenticationFailed, InsufficientCredit, JobError
 from ._cutting import Cutter
 from ._distinct import DistinctIds
-from ._folder import FoundPart, JobFolder
+from ._folder import JobFolder
 from ._input import Source
+from ._layout import FoundPart
 from ._report import JobReport
 from ._run import Run, crew, job_error
 from ._running import run_shard

@@ -15,7 +15,7 @@ the folder for a dataset of its parts.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import orjson
 from ..errors import JobError
 from ._disk import TEMPORARY, WrittenFile
 from ._report import Tally
+from ._rows import RETRYABLE
 from ._shards import Shard
 
 
@@ -33,7 +34,9 @@ __all__ = [
     "JOB_FILE",
     "LOCK_FILE",
     "SUCCESS_FILE",
+    "FoundPart",
     "JobSpec",
+    "Outcomes",
     "PartName",
     "Success",
     "is_leftover",
@@ -49,8 +52,12 @@ SUCCESS_FILE = "_SUCCESS"
 AFRESH = "Start afresh (resume=False, or --fresh), or choose another output."
 """What to do about a folder that cannot be resumed."""
 
+Outcomes = Sequence[tuple[str, str | None]]
+"""The outcome and the state of each row of a part."""
+
 _VERSION = 1
 _SEEN = "_seen-"
+_LEFTOVER = re.compile(f"(?:{TEMPORARY}|{_SEEN})[0-9a-f]{{16}}")
 _DAMAGED = ".damaged"
 _SUCCESS_KINDS = {
     "outcomes": dict,
@@ -103,9 +110,38 @@ class PartName:
         return f"_{self}{_DAMAGED}"
 
 
+@attrs.frozen
+class FoundPart:
+    """
+    Hold what a finished part says.
+
+    Attributes:
+        path: The part.
+
+        content: Its bytes.
+
+        outcomes: The outcome and the state of each row.
+    """
+
+    path: Path
+    content: bytes
+    outcomes: Outcomes
+
+    @property
+    def retryable(self) -> list[int]:
+        """The positions of the rows that another run may do better with."""
+        return [place for place, (kind, _) in enumerate(self.outcomes) if kind in RETRYABLE]
+
+    @property
+    def answered(self) -> int | None:
+        """The position of a row that has a record; ``None`` if there is none."""
+        kinds = (place for place, (kind, _) in enumerate(self.outcomes) if kind == "image")
+        return next(kinds, None)
+
+
 def is_leftover(name: str) -> bool:
     """Tell whether a file is of no use once its process is gone."""
-    return name.startswith((TEMPORARY, _SEEN))
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def is_ours(name: str) -> bool:
@@ -181,21 +217,30 @@ class JobSpec:
     wait: bool
     base_url: str
 
-    def to_json(self) -> bytes:
-        """Write it as JSON."""
-        return orjson.dumps({"version": _VERSION, **attrs.asdict(self)})
-
-    def check(self, path: Path) -> bool:
+    def to_json(self, outputs: Iterable[WrittenFile] = ()) -> bytes:
         """
-        Compare with the job in a folder; ``False`` if there is none yet.
+        Write it as JSON.
+
+        Args:
+            outputs: What the job may find in the place of the joined file, and replace.
+        """
+        known = [attrs.asdict(output) for output in outputs]
+        return orjson.dumps({"version": _VERSION, **attrs.asdict(self), "outputs": known})
+
+    def check(self, path: Path) -> list[WrittenFile] | None:
+        """
+        Compare with the job in a folder, and give the *outputs* that it was written with.
+
+        ``None`` if there is no job yet.
 
         Raises:
             JobError: If that one is another, or cannot be read.
         """
         fields = attrs.asdict(self)
-        earlier = read_json(path, {name: type(value) for name, value in fields.items()})
+        kinds = {name: type(value) for name, value in fields.items()}
+        earlier = read_json(path, {**kinds, "outputs": list})
         if earlier is None:
-            return False
+            return None
         differences = [
             f"{name} {earlier[name]!r}, now {value!r}"
             for name, value in fields.items()
@@ -207,7 +252,8 @@ class JobSpec:
                 hint=f"Use the same settings to resume it. {AFRESH}",
                 path=str(path.parent),
             )
-        return True
+        found = [output for output in earlier["outputs"] if type(output) is dict]
+        return [WrittenFile(output.get("size", -1), output.get("crc32", "")) for output in found]
 
 
 @attrs.frozen

@@ -1,6 +1,7 @@
 """What may be in the way of a job: nothing that is not a job's own is ever overwritten."""
 
 import zlib
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ..errors import JobError
@@ -17,7 +18,10 @@ from ._layout import (
 )
 
 
-__all__ = ["begin", "check_names", "check_place", "clear", "still_good"]
+__all__ = ["begin", "check_names", "check_output", "check_place", "clear", "still_good"]
+
+OnBlock = Callable[[], object]
+"""Called again and again while a long file is read; what it raises ends the reading."""
 
 
 def check_place(folder: Path, out: Path | None) -> None:
@@ -73,9 +77,13 @@ def clear(folder: Path, names: list[str]) -> list[str]:
     return [name for name in kept if name in names]
 
 
-def begin(folder: Path, names: list[str], spec: JobSpec, out: Path | None) -> None:
+def begin(
+    folder: Path, names: list[str], spec: JobSpec, out: Path | None, on_block: OnBlock
+) -> list[WrittenFile]:
     """
     Write down what the job is, unless rows could be lost by it.
+
+    Gives what stands in the place of the joined file, which the job will replace.
 
     Args:
         folder: The job's folder.
@@ -85,6 +93,8 @@ def begin(folder: Path, names: list[str], spec: JobSpec, out: Path | None) -> No
         spec: What the job is.
 
         out: The joined file; ``None`` if the folder itself is the output.
+
+        on_block: Called while *out* is read.
 
     Raises:
         JobError: If there are rows already that no job here accounts for.
@@ -97,26 +107,57 @@ def begin(folder: Path, names: list[str], spec: JobSpec, out: Path | None) -> No
             path=str(folder),
         )
     is_new = JOB_FILE not in names
-    if is_new and out is not None and out.exists() and out.stat().st_size:
+    present = check_output(out, [] if is_new else None, on_block)
+    content = spec.to_json(present)
+    write_file(folder, lambda file: file.write(content), folder / JOB_FILE)
+    return present
+
+
+def check_output(
+    out: Path | None, known: Collection[WrittenFile] | None, on_block: OnBlock
+) -> list[WrittenFile]:
+    """
+    Give what stands in the place of the joined file, if it is there.
+
+    Args:
+        out: The joined file; ``None`` if there will be none.
+
+        known: What the job accounts for; ``None`` if the user gave it up.
+
+        on_block: Called while *out* is read.
+
+    Raises:
+        JobError: If it is neither known nor empty.
+    """
+    if out is None or not out.exists():
+        return []
+    present = _measure(out, on_block)
+    if known is not None and present.size and present not in known:
         raise JobError(
             f"{out} exists already, and no job that is known here has made it.",
             hint="Move it away, or choose another output.",
             path=str(out),
         )
-    content = spec.to_json()
-    write_file(folder, lambda file: file.write(content), folder / JOB_FILE)
+    return [present]
 
 
-def still_good(success: Success | None, out: Path | None) -> Success | None:
+def still_good(success: Success, out: Path | None, on_block: OnBlock) -> Success | None:
     """
     Give the note of success, if the joined file is as it was then.
+
+    Args:
+        success: The note.
+
+        out: The joined file; ``None`` if the folder itself is the output.
+
+        on_block: Called while *out* is read.
 
     Raises:
         JobError: If the file was changed, so that writing it again would lose something.
     """
-    if success is None or out is None or not out.exists():
+    if out is None or not out.exists():
         return None
-    if _measure(out) != success.output:
+    if _measure(out, on_block) != success.output:
         raise JobError(
             f"{out} was changed since the job finished it.",
             hint="Move it away to have it made again, or choose another output.",
@@ -125,10 +166,11 @@ def still_good(success: Success | None, out: Path | None) -> Success | None:
     return success
 
 
-def _measure(path: Path) -> WrittenFile:
+def _measure(path: Path, on_block: OnBlock) -> WrittenFile:
     size = crc = 0
     with path.open("rb") as file:
         while block := file.read(1 << 20):
+            on_block()
             size += len(block)
             crc = zlib.crc32(block, crc)
     return WrittenFile(size, f"{crc:08x}")
