@@ -139,11 +139,20 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+@pytest.mark.parametrize("is_mute", [False, True])
 def test_program_ends_though_something_hangs(
-    ends: list[int], monkeypatch: pytest.MonkeyPatch
+    ends: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_mute: bool,
 ) -> None:
-    """If the clean end takes too long, the process ends without it."""
+    """If the clean end takes too long, the process ends without it, and says so if it can."""
     monkeypatch.setattr(_process, "GRACE", 0.01)
+    can_speak = threading.Event()
+    if is_mute:
+        monkeypatch.setattr(_process, "complain", lambda text: can_speak.wait())
+        monkeypatch.setattr(_process, "_LAST_WORDS", 0.01)
 
     async def work() -> int:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -157,6 +166,8 @@ def test_program_ends_though_something_hangs(
     with Signals() as signals:
         assert signals.run(work()) == 143
     assert ends == [143]
+    can_speak.set()
+    assert ("stopped without waiting" in capsys.readouterr().err) == (not is_mute)
 
 
 def test_signal_outside_of_the_loop(ends: list[int]) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
+import time
 import zlib
 
 import orjson
@@ -461,6 +463,40 @@ async def test_the_own_output_of_a_job_that_was_stopped(tmp_path, is_fresh):
     report = await run(FakeApi(), out, retry_failed=not is_fresh)
     assert report.outcomes == {"image": 30}
     assert out.read_bytes() != before
+    check_contract(VIDS, out)
+
+
+@pytest.mark.parametrize("step", ["join", "measure"])
+async def test_a_cancellation_does_not_wait_for_long_files(tmp_path, monkeypatch, step):
+    """A job that is cancelled while it reads or joins long files stops there, and can go on."""
+    out = tmp_path / "out.jsonl"
+    if step == "measure":
+        await run(FakeApi(), out)
+    reached = threading.Event()
+    waited_for = []
+
+    def go_on_slowly(folder):
+        reached.set()
+        for _ in range(1000):
+            real(folder)
+            time.sleep(0.002)
+        waited_for.append(folder)
+
+    real = JobFolder._go_on
+    monkeypatch.setattr(JobFolder, "_go_on", go_on_slowly)
+    job = asyncio.create_task(run(FakeApi(), out))
+    while not reached.is_set():
+        await asyncio.sleep(0.001)
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await job
+    assert waited_for == []
+    assert "run the same call again" in caught.value.__notes__[0]
+    names = {path.name[:5] for path in (tmp_path / "out.jsonl.parts").iterdir()}
+    assert names <= {"part-", "_job.", "_SUCC", "_lock"}
+    monkeypatch.undo()
+    assert out.exists() == (step == "measure")
+    assert (await run(FakeApi(), out)).requests == 0
     check_contract(VIDS, out)
 
 

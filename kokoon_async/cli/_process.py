@@ -44,6 +44,8 @@ IO_FAILED = 74  # EX_IOERR of sysexits.h
 GRACE = 1.5
 """Seconds from the first signal until the process is ended, whatever hinders it."""
 
+_LAST_WORDS = 0.1  # seconds
+
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -137,12 +139,24 @@ class Signals:
         if self._number is not None:
             os._exit(128 + number)
         self._number = number
-        self._last_resort = threading.Timer(GRACE, os._exit, (128 + number,))
+        self._last_resort = threading.Timer(GRACE, _give_up, (128 + number,))
         self._last_resort.daemon = True
         self._last_resort.start()
         if self._cancel is None:
             sys.exit(128 + number)
         self._cancel()
+
+
+def _give_up(code: int) -> None:
+    """End the process, and say so if that does not take long: its stream may be what hinders it."""
+    told = (
+        "kokoon-async: stopped without waiting for what was still under way. Run the same command"
+        " again."
+    )
+    speaker = threading.Thread(target=complain, args=(told,), daemon=True)
+    speaker.start()
+    speaker.join(_LAST_WORDS)
+    os._exit(code)
 
 
 class Program(click.Group):

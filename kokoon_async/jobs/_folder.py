@@ -148,7 +148,7 @@ class JobFolder:
             self._shards_when_sealed = success.shards
 
     def stop(self) -> None:
-        """Let what takes long in another thread end soon, with an exception."""
+        """Let what takes long, in another thread, end soon, with an exception."""
         self._is_stopped = True
 
     def _go_on(self) -> None:

@@ -79,7 +79,7 @@ class Job:
             ClientClosed: If the client was closed.
         """
         try:
-            await in_thread(self._folder.open, is_fresh)
+            await in_thread(self._folder.open, is_fresh, stop=self._folder.stop)
             await self._work()
         except asyncio.CancelledError as stop:
             stop.add_note(self._how_to_resume())
@@ -117,9 +117,8 @@ class Job:
         """Join the parts and note the success, or see that an earlier run did."""
         cutter, success, tally = self._cutter, self._folder.success, self._run.tally
         if success is None:
-            await in_thread(
-                self._folder.finish, tally, cutter.shards, cutter.duplicates, cutter.digest
-            )
+            counts = (tally, cutter.shards, cutter.duplicates, cutter.digest)
+            await in_thread(self._folder.finish, *counts, stop=self._folder.stop)
             return
         await in_thread(self._folder.confirm, success, cutter.digest)
         self._run.tally = success.tally

@@ -13,17 +13,28 @@ __all__ = ["Servant", "in_thread"]
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[..., T], *args: object) -> T:
+async def in_thread(
+    work: Callable[..., T], *args: object, stop: Callable[[], object] | None = None
+) -> T:
     """
     Do *work* in a thread, and be over when it is over.
 
     A cancellation waits for the work: a file that is being written is then either
     there or not, and nobody writes into a folder whose lock is free again.
+
+    Args:
+        work: What to do.
+
+        *args: Its arguments.
+
+        stop: Called by a cancellation, so that the work ends soon, in whatever way.
     """
     future = asyncio.get_running_loop().run_in_executor(None, work, *args)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        if stop is not None:
+            stop()
         while not future.done():
             # A second cancellation must wait too; the first is raised below.
             with suppress(asyncio.CancelledError):
