@@ -187,6 +187,49 @@ def test_macos_is_asked_for_more_than_fsync(tmp_path, monkeypatch):
     assert asked == [51]
 
 
+def test_disks_without_f_fullfsync(tmp_path, monkeypatch):
+    """A network disk on macOS that refuses it gets an fsync, and what that says counts."""
+
+    def refuse(descriptor, what):
+        asked.append("fcntl")
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    def fsync(descriptor):
+        asked.append("fsync")
+        if is_broken:
+            raise OSError(errno.EIO, "Input/output error")
+
+    asked, is_broken = [], False
+    fake = types.SimpleNamespace(F_FULLFSYNC=51, fcntl=refuse)
+    monkeypatch.setattr(_disk, "_fcntl", fake)
+    monkeypatch.setattr(_disk.os, "fsync", fsync)
+    write(tmp_path)
+    assert asked == ["fcntl", "fsync", "fsync"]  # the last one is the folder's
+    is_broken = True
+    with pytest.raises(OSError, match="Input/output error"):
+        write(tmp_path, name="other")
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    """Files can be made in a folder that may be entered and changed but not be read."""
+    real = os.open
+
+    def refuse(path, flags, *mode):
+        if Path(path).is_dir():
+            opened.append(path)
+            raise OSError(code, "no")
+        return real(path, flags, *mode)
+
+    opened, code = [], errno.EACCES
+    monkeypatch.setattr(_disk.os, "open", refuse)
+    write(tmp_path)
+    assert opened == [tmp_path]
+    code = errno.EMFILE
+    with pytest.raises(OSError, match="no"):
+        write(tmp_path)
+
+
 def test_windows_has_another_lock(tmp_path, monkeypatch):
     """Without flock, a byte of the file is locked; without any lock there is none."""
     held = []

@@ -146,28 +146,30 @@ def _sync_file(descriptor: int) -> None:
     # macOS keeps what `fsync` wrote in the drive's cache, unless asked like this.
     full = getattr(_fcntl, "F_FULLFSYNC", None)
     if _fcntl is not None and full is not None:
-        _fcntl.fcntl(descriptor, full)
-    else:
-        os.fsync(descriptor)
+        with suppress(OSError):  # network disks do not know it
+            _fcntl.fcntl(descriptor, full)
+            return
+    os.fsync(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
     """
     Make the names in a folder safe from a power failure, where the platform can.
 
-    Windows and some network disks cannot: there, a finished part may be lost with the
-    power, and is fetched again.
+    Windows and some network disks cannot, nor who may not read the folder: there, a
+    finished part may be lost with the power, and is fetched again.
     """
     if not _folders_can_sync:
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:
