@@ -243,7 +243,7 @@ async def test_how_to_resume(
 async def test_rows_stream_to_a_pipe(start: Start, sim: Simulator, tmp_path: Path) -> None:
     """Ids from standard input become JSON lines on standard output, and no file."""
     vids = sim.add_images(20, "completed")
-    process = await start("-o", "-", "--json")
+    process = await start("-o", "-")
     out, err = await process.communicate("\n".join([*vids, "nonsense"]).encode())
     assert process.returncode == 3
     assert {json.loads(line)["vid"] for line in out.splitlines()} == {*vids, "nonsense"}
@@ -277,6 +277,9 @@ async def test_reader_goes_away(start: Start, sim: Simulator, tmp_path: Path) ->
         (["vids"], "Missing option '-o'"),
         (["vids", "-o", "-", "--fresh"], "Standard output cannot be resumed"),
         (["vids", "-o", "-", "--retry-failed"], "Standard output cannot be resumed"),
+        (["vids", "-o", "-", "--shard-size", "1000"], "Standard output is not cut into shards"),
+        (["vids", "-o", "-", "--json"], "The rows go to standard output already: --json"),
+        (["vids", "-o", "x", "--timeout", "30m"], "Only waits take long: --timeout needs --wait"),
         (["vids", "-o", "x", "--retry-failed", "--fresh"], "choose one of them"),
         (["-", "-o", "x", "--token-file", "-"], "cannot be both the token and the ids"),
         (["vids", "-o", "-", "--format", "csv"], "Standard output takes JSON lines only"),

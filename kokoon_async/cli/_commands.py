@@ -5,6 +5,7 @@ from typing import Any
 
 import attrs
 import click
+from click.core import ParameterSource
 
 from kokoon_async import Timeouts, __version__
 
@@ -200,6 +201,10 @@ def status(signals: Signals, /, **options: Any) -> int:
     from ._status import StatusJob, run_status
     from ._status_view import make_view
 
+    source = click.get_current_context().get_parameter_source
+    options["given"] = frozenset(
+        name for name in options if source(name) is ParameterSource.COMMANDLINE
+    )
     job = StatusJob(**{field.name: options.pop(field.name) for field in attrs.fields(StatusJob)})
     connection = Connection(**options)
     job.check(connection)

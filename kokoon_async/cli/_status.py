@@ -48,6 +48,8 @@ class StatusJob:
         retry_failed: Whether to ask again for ids that failed in earlier runs.
 
         as_json: Whether to write the report as JSON.
+
+        given: The options that the user spelled out.
     """
 
     file: str
@@ -60,6 +62,7 @@ class StatusJob:
     fresh: bool
     retry_failed: bool
     as_json: bool
+    given: frozenset[str] = frozenset()
 
     @property
     def is_stream(self) -> bool:
@@ -78,6 +81,17 @@ class StatusJob:
                 "Standard output cannot be resumed: --fresh and --retry-failed need a file or a"
                 " folder as -o."
             )
+        if self.is_stream and "shard_size" in self.given:
+            raise click.UsageError(
+                "Standard output is not cut into shards: --shard-size needs a file or a folder as"
+                " -o."
+            )
+        if self.is_stream and self.as_json:
+            raise click.UsageError(
+                "The rows go to standard output already: --json needs a file or a folder as -o."
+            )
+        if not self.wait and "timeout" in self.given:
+            raise click.UsageError("Only waits take long: --timeout needs --wait.")
         if self.fresh and self.retry_failed:
             raise click.UsageError(
                 "--fresh asks for all ids again, --retry-failed only for those that failed: choose"
@@ -142,7 +156,7 @@ async def run_status(client: KokoonClient, job: StatusJob, view: QuietView) -> i
     except JobError as error:
         complain(problem(error))
         return FAILED if error.errno is None else IO_FAILED
-    if job.as_json and not job.is_stream:
+    if job.as_json:
         await write_out(_json_report(report))
     complain(f"kokoon-async: {_summary(job, report)}")
     bad = {kind: count for kind, count in report.outcomes.items() if kind != "image"}

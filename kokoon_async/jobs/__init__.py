@@ -35,13 +35,16 @@ __all__ = [
 ]
 
 
+_SHARD_SIZE = 1000
+
+
 async def fetch_statuses(
     client: KokoonClient,
     vids: Vids,
     out: str | os.PathLike[str],
     *,
     wait: bool = False,
-    shard_size: int = 1000,
+    shard_size: int = _SHARD_SIZE,
     format: str | None = None,  # noqa: A002 - the word that users look for
     resume: bool = True,
     retry_failed: bool = False,
@@ -111,6 +114,12 @@ async def fetch_statuses(
         )
     path = None if out == "-" else Path(out)
     form = format_of(path, format)
+    if path is None and (retry_failed or not resume or shard_size != _SHARD_SIZE):
+        raise ConfigurationError(
+            "Standard output cannot be resumed, so it takes neither shard_size nor resume nor"
+            " retry_failed.",
+            hint="Give the path of a file or a folder.",
+        )
     run = Run(client, wait=wait, timeout=timeout, patience=patience, on_progress=on_progress)
     source = await open_source(vids, eager=path is None)
     try:
