@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -16,12 +17,14 @@ from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser
 
 from kokoon_async import errors, events
+from kokoon_async.cli import _process
 from kokoon_async.cli._commands import program
+from kokoon_async.jobs import _formats
 
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-NAMES = ("bulk", "errors", "observability", "testing")  # test_polling_docs.py has the other one
+NAMES = ("bulk", "cli", "errors", "observability", "testing")  # test_polling_docs.py has another
 PAGES = [README, *(ROOT / "docs" / f"{name}.md" for name in NAMES)]
 MOST_LINES = 120
 FILE_NAME = re.compile(r"# (\w+\.py)\n")
@@ -32,7 +35,7 @@ def examples(page: Path) -> Iterator[tuple[int, str, str | None]]:
     parsers = [CodeBlockParser(language, lambda _: None) for language in ("python", "text")]
     document = Document.parse(str(page), *parsers)
     blocks: list[Example] = list(document.examples())
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in zip_longest(blocks, blocks[1:]):
         if document.text[block.start :].startswith("```python"):
             printed = None
             if following and document.text[: following.start].endswith("\nThis prints:\n\n"):
@@ -104,6 +107,7 @@ def test_examples_are_found() -> None:
     assert found == {
         "README.md": [False],
         "bulk.md": [False],
+        "cli.md": [],
         "errors.md": [True],
         "observability.md": [True, True],
         "testing.md": [False, False, False],
@@ -134,6 +138,28 @@ def test_commands_exist() -> None:
     """Each command line in the README names a command that there is."""
     named = re.findall(r"kokoon-async (\w+)", README.read_text("utf-8"))
     assert set(named) - {"COMMAND"} == program.commands.keys()
+
+
+def test_exit_codes_are_the_real_ones() -> None:
+    """The page on the command line has every exit code, and means the same by it as the help."""
+    text = (ROOT / "docs/cli.md").read_text("utf-8")
+    told = dict(re.findall(r"^\| (\d+) \| ([\w ]+): ", text, re.MULTILINE))
+    constants = [value for value in vars(_process).values() if type(value) is int]
+    signals = [128 + number for number in _process._SIGNALS]
+    assert sorted(map(int, told)) == sorted({*constants, *signals})
+    help_says = re.findall(r"((?:\d+, )*\d+(?: and \d+)?) ([a-z ]+)[,.]", program.epilog or "")
+    assert {
+        code: meaning for codes, meaning in help_says for code in re.findall(r"\d+", codes)
+    } == told
+
+
+def test_suffixes_are_the_real_ones() -> None:
+    """The page on bulk jobs names each suffix that means one file, or that is refused."""
+    text = (ROOT / "docs/bulk.md").read_text("utf-8")
+    [line] = [line for line in text.splitlines() if line.startswith("`out` with the suffix")]
+    one_file, refused, _ = re.split(r" is one file; | are refused,", line)
+    assert set(re.findall(r"`(\.\w+)`", one_file)) == set(_formats._SUFFIXES)
+    assert set(re.findall(r"`(\.\w+)`", refused)) == _formats._WRONG_SUFFIXES
 
 
 def test_error_tree_is_the_real_one() -> None:

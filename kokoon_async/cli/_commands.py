@@ -32,7 +32,7 @@ _json_option = click.option(
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 all good, 1 failed, 2 wrong usage, 3 some ids failed, 74 input or output"
-    " failed, 130 and 143 stopped by a signal.",
+    " failed, 129, 130 and 143 stopped by a signal.",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def program() -> None:
@@ -148,8 +148,9 @@ def wait(
     "--out",
     metavar="OUT",
     required=True,
-    help="Write to OUT: one file if it ends in .jsonl, .csv or .parquet, otherwise a folder with a"
-    " file per shard; - is standard output, as JSON lines.",
+    help="Write to OUT: one file if it ends in .jsonl, .ndjson, .csv or .parquet; a folder with a"
+    " file per shard if it has no suffix of another kind of file; - is standard output, as JSON"
+    " lines.",
 )
 @click.option("--wait", is_flag=True, help="Wait for each image to be finished.")
 @click.option(

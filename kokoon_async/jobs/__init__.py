@@ -72,9 +72,11 @@ async def fetch_statuses(
             Of text, blank lines and lines that begin with ``#`` do not count.
 
         out:
-            A path that ends in ``.jsonl``, ``.csv`` or ``.parquet`` becomes one file. Any
-            other becomes a folder with a file per shard, which pandas, pyarrow and duckdb
-            read as a dataset. ``"-"`` is standard output: JSON lines, and no resuming.
+            A path that ends in ``.jsonl``, ``.ndjson``, ``.csv`` or ``.parquet`` becomes one
+            file. One that ends like another kind of file, such as ``.json`` or ``.gz``, is
+            refused. Any other becomes a folder with a file per shard, which pandas, pyarrow
+            and duckdb read as a dataset. ``"-"`` is standard output: JSON lines, and no
+            resuming, hence neither *shard_size* nor *resume* nor *retry_failed*.
 
         wait: Wait for each image to be finished, rather than ask for its record once.
 
