@@ -34,7 +34,7 @@ import trustme
 from aioresponses import aioresponses
 from blockbuster import BlockBuster, BlockBusterFunction
 
-from . import canary
+from . import canary, figures
 from .raw_server import LOOPBACK, Behaviour, RawServer
 
 
@@ -59,6 +59,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what takes minutes, unless it is asked for: `nox -s heavy`."""
     if item.get_closest_marker("heavy") and "KOKOON_HEAVY" not in os.environ:
         pytest.skip("heavy: takes minutes, set KOKOON_HEAVY=1")
+
+
+# --- figures: see `figures.py` ---------------------------------------------------------------------
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the figures of a worker of pytest-xdist to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = dict(figures.RECORDED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the figures of a worker that has ended; one that crashed has none."""
+    figures.add_figures(getattr(node, "workeroutput", {}).get("figures", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the tests have counted."""
+    if told := figures.summary():
+        terminalreporter.write_line(f"figures: {told}")
 
 
 # --- what every test is watched for ---------------------------------------------------------------

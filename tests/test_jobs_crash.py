@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from .bulk_api import heavy
+from .figures import record_figure
 
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -47,39 +48,55 @@ def crash(*args):
     return found
 
 
+# What every job does to the disk; not all of them remove a file.
+ALWAYS = {"mkdir", "open", "write", "fsync", "replace", "open folder", "fsync folder"}
+
+
+def try_points(scenario, fault, step, folder):
+    """Let operations go wrong; some of those that were tried must have cost a request."""
+    found = crash("sweep", scenario, fault, step, folder)
+    assert set(found["points"]) >= ALWAYS
+    points = sum(found["points"].values())
+    assert points >= 50 // step
+    assert 0 < found["refetched"] <= 8 * points
+    what = "kill points" if fault in ("kill", "tear") else "disk errors"
+    record_figure(what, points)
+    record_figure(f"ids fetched again after {what}", found["refetched"])
+
+
 @pytest.mark.fault("F-90")
-@pytest.mark.fault("F-91")
 @pytest.mark.parametrize(
     ("scenario", "fault", "step"),
-    [
-        ("file", "kill", 6),
-        ("folder", "tear", 13),
-        ("retry", "kill", 11),
-        ("retry-file", "kill", 17),
-    ],
+    [("file", "kill", 3), ("folder", "tear", 3), ("retry", "kill", 3), ("retry-file", "kill", 3)],
 )
 def test_killed_at_a_change_of_a_file(folder, scenario, fault, step):
     """Killed at any write, sync, rename or removal, a job resumed has the same result."""
-    found = crash("sweep", scenario, fault, step, folder)
-    assert found["points"] >= 90 // step
+    try_points(scenario, fault, step, folder)
 
 
 @pytest.mark.fault("F-84")
 @pytest.mark.fault("F-88")
 @pytest.mark.fault("F-92")
 @pytest.mark.parametrize(
-    ("scenario", "fault", "step"), [("file", "ENOSPC", 13), ("retry-file", "EIO", 17)]
+    ("scenario", "fault", "step"), [("file", "ENOSPC", 4), ("retry-file", "EIO", 4)]
 )
 def test_the_disk_fails_at_a_change_of_a_file(folder, scenario, fault, step):
     """A disk that is full or broken ends the job with an error that names a path, and no more."""
-    found = crash("sweep", scenario, fault, step, folder)
-    assert found["points"] >= 90 // step
+    try_points(scenario, fault, step, folder)
+
+
+def kill_often(count, folder):
+    """Kill a job at random, and resume it."""
+    found = crash("kills", count, folder)
+    assert found["kills"] == count
+    record_figure("random kills", found["kills"])
+    record_figure("ids fetched again after random kills", found["refetched"])
 
 
 @pytest.mark.fault("F-90")
 def test_killed_at_random(folder):
-    """G3: a larger job, killed twenty times, fetches little more than the shards in flight again."""
-    assert crash("kills", 20, folder)["kills"] > 10  # a fast machine is done before
+    """G3: a larger job, killed fifty times, fetches only what was in flight again."""
+    kill_often(50, folder)
 
 
 @heavy
@@ -89,7 +106,7 @@ def test_killed_at_random(folder):
 @pytest.mark.parametrize("scenario", ["file", "folder", "retry", "retry-file"])
 def test_every_change_of_a_file(folder, scenario, fault):
     """The same as above, at every single point."""
-    assert crash("sweep", scenario, fault, 1, folder)["points"] >= 90
+    try_points(scenario, fault, 1, folder)
 
 
 @heavy
@@ -97,7 +114,7 @@ def test_every_change_of_a_file(folder, scenario, fault):
 @pytest.mark.fault("F-90")
 def test_killed_at_random_often(folder):
     """The same as above, two hundred times."""
-    assert crash("kills", 200, folder)["kills"] > 100
+    kill_often(200, folder)
 
 
 @heavy
