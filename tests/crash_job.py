@@ -67,28 +67,31 @@ COUNTS = mmap.mmap(-1, len(VIDS))
 
 class Faulty:
     """
-    Stand for the module `os`, and let the n-th operation of a kind go wrong.
+    Stand for the module `os`, and let the n-th operation go wrong.
 
     Args:
-        operation: One of `OPERATIONS`.
-
         number: Which one, from 1.
 
         fault: What happens there.
+
+        kind: One of `OPERATIONS`, if only those count.
+
+    Attributes:
+        left: How many more will do no harm, and the one that does; 0 or less after that.
     """
 
-    def __init__(self, operation: str, number: int, fault: str) -> None:
-        self.operation = operation
+    def __init__(self, number: int, fault: str, kind: str = "") -> None:
         self.left = number
         self.fault = fault
+        self.kind = kind
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
-        if name != self.operation.partition(" ")[0]:
+        if name not in OPERATIONS:
             return real
 
         def faulty(*args: Any, **options: Any) -> Any:
-            if ("folder" in self.operation) == is_on_folder(name, args):
+            if self.kind in ("", kind_of(name, args)):
                 self.left -= 1
                 if self.left == 0:
                     self.strike(name, args)
@@ -106,11 +109,12 @@ class Faulty:
         raise OSError(code, os.strerror(code))
 
 
-def is_on_folder(name: str, args: tuple[Any, ...]) -> bool:
-    """Tell whether a folder is opened or synced, which is another thing than a file."""
-    if name == "fsync":
-        return stat.S_ISDIR(os.fstat(args[0]).st_mode)
-    return name == "open" and Path(args[0]).is_dir()
+def kind_of(name: str, args: tuple[Any, ...]) -> str:
+    """Give the kind of an operation: to open or sync a folder is another thing than a file."""
+    on_folder = (name == "fsync" and stat.S_ISDIR(os.fstat(args[0]).st_mode)) or (
+        name == "open" and Path(args[0]).is_dir()
+    )
+    return f"{name} folder" if on_folder else name
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -194,7 +198,7 @@ class Sweep:
     def disturbed(self, out: Path, operation: str, number: int) -> None:
         """Run the job with one operation going wrong; an error must name a path."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        _disk.os = Faulty(operation, number, self.fault)  # type: ignore[assignment]
+        _disk.os = Faulty(number, self.fault, operation)  # type: ignore[assignment]
         try:
             asyncio.run(run(out, **self.options))
         except JobError as error:

@@ -453,8 +453,8 @@ class JobMachine(RuleBasedStateMachine):
                     client, given, self.out, shard_size=self.shard_size, **options
                 )
 
-        real = _disk.os
-        _disk.os = Deadly(point, fault)  # type: ignore[assignment]
+        real, self.disk = _disk.os, Deadly(point, fault)
+        _disk.os = self.disk  # type: ignore[assignment]
         try:
             return run(Network(random.Random(0)), work(), pytest.fail)
         finally:
@@ -476,6 +476,7 @@ class JobMachine(RuleBasedStateMachine):
         try:
             self.run_job(self.given, point=point, fault=fault, **options)
             self.ended["well"] += 1
+            assert self.disk.left > 0, "the job took no notice of what went wrong"
         except Crash:
             self.ended["killed"] += 1
         except JobError as error:
