@@ -18,9 +18,10 @@ def check_contract(given, out, *, in_order=True):
     for number, text in enumerate((str(item).strip() for item in items), 1):
         if text and not text.startswith("#"):
             lines.setdefault(text.lower() if UUID.fullmatch(text) else text[:200], number)
-    found = [(int(row["line"]), row["vid"]) for row in read_rows(out)]
+    rows = read_rows(out)
+    found = [(int(row["line"]), row["vid"]) for row in rows]
     assert (found if in_order else sorted(found)) == [(line, vid) for vid, line in lines.items()]
-    for row in (rows := read_rows(out)):
+    for row in rows:
         assert row["outcome"] in {"image", "not_found", "timed_out", "failed", "invalid"}
         assert (row["outcome"] == "invalid") == (not UUID.fullmatch(row["vid"]))
         assert bool(row["error_type"]) == (row["outcome"] != "image")
@@ -36,5 +37,6 @@ def read_rows(out):
     if out.suffix == ".parquet":
         table = __import__("pyarrow.parquet").parquet.ParquetFile(io.BytesIO(out.read_bytes()))
         return table.read().to_pylist()
-    text = io.StringIO(out.read_bytes().decode(), newline="")
-    return list(csv.DictReader(text)) if out.suffix == ".csv" else [*map(orjson.loads, text)]
+    if out.suffix == ".csv":
+        return list(csv.DictReader(io.StringIO(out.read_bytes().decode(), newline="")))
+    return [*map(orjson.loads, out.read_bytes().splitlines())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from itertools import pairwise
 
 import attrs
 import pytest
@@ -36,7 +37,7 @@ from .memory_network import Network, run
 VIDS = make_vids(900)
 POISON = answer(500, {"message": "boom"})
 IN_FLIGHT = 64
-RETRIES = 35  # that a client's quota allows in all; 100 after a 429
+RETRIES = 35  # that a client's quota allows in all
 PROBES = 60  # one every ten seconds
 
 
@@ -105,20 +106,54 @@ def job(api, out, vids=VIDS, client_options=None, **options):
 @pytest.mark.fault("F-101")
 @pytest.mark.fault("F-55")
 @pytest.mark.parametrize(
-    ("fault", "attempts", "retries"),
-    [(FAULTS[0], 1, 0), *((fault, 3, RETRIES) for fault in FAULTS[:6]), (FAULTS[6], 3, 100)],
+    ("fault", "attempts", "extra"),
+    [
+        # Retries take the places of what is in flight, so they cost no more than that.
+        (FAULTS[0], 1, 0),
+        *((fault, 3, 0) for fault in FAULTS[:6]),
+        (FAULTS[6], 3, 40),
+        (FAULTS[7], 3, 0),
+    ],
     ids=repr,
 )
-async def test_an_outage_of_ten_minutes(tmp_path, virtual_time, fault, attempts, retries):
+async def test_an_outage_of_ten_minutes(tmp_path, virtual_time, fault, attempts, extra):
     """G25: requests in flight and a probe every ten seconds, no id failed, full speed again."""
-    api = FallibleApi(seconds=0.1, begin=1.05, end=601.05, fault=fault)
+    # After a 429 there are fewer places, and then more by and by, for nine seconds.
+    vids, over = make_vids(4000 if fault in FAULTS[6:] else 1400), 601.05
+    api = FallibleApi(seconds=0.1, begin=1.05, end=over, fault=fault)
     options = {"retry": RetryPolicy(attempts=attempts)}
-    report = await job(api, tmp_path / "out", client_options=options)
-    check_contract(VIDS, tmp_path / "out")
-    assert report.outcomes == {"image": len(VIDS)}
-    assert api.requests_between(1.05, 601.05) <= IN_FLIGHT + PROBES + retries
-    assert max(api.times) < 601.0 + 45.0
+    report = await job(api, tmp_path / "out", vids, client_options=options)
+    check_contract(vids, tmp_path / "out")
+    assert report.outcomes == {"image": len(vids)}
+    assert PROBES / 3 <= api.requests_between(1.05, over) <= IN_FLIGHT + PROBES + extra
+    assert max(api.times) < over + 30.0
+    busiest = max(api.requests_between(over + n / 2, over + n / 2 + 0.5) for n in range(59))
+    assert busiest >= 0.95 * IN_FLIGHT * 0.5 / api.seconds
     assert report.requests == api.total
+
+
+@pytest.mark.fault("F-53")
+@pytest.mark.parametrize("hint", [0, 1, 20])
+@pytest.mark.parametrize("where", [0, 450])
+async def test_one_image_that_is_always_throttled(tmp_path, virtual_time, hint, where):
+    """An image that gets nothing but 429 never holds the others up for more than one pause."""
+    throttled, begun = VIDS[where], []
+
+    def ask(vid):
+        if api.counts[vid] == 1:
+            begun.append(asyncio.get_running_loop().time())
+        return record(vid)
+
+    headers = {"Retry-After": f"{hint}"} if hint else {}
+    refusal = answer(429, {"message": "slow down"}, **headers)
+    api = FakeApi(answers={throttled: [refusal] * 99}, default=ask, seconds=0.1)
+    report = await job(api, tmp_path / "out")
+    rows = check_contract(VIDS, tmp_path / "out")
+    assert report.outcomes == {"image": len(VIDS) - 1, "failed": 1}
+    assert rows[where]["error_type"] == "RateLimited"
+    assert 6 <= api.counts[throttled] <= 9
+    assert max(after - before for before, after in pairwise(begun)) <= hint + 0.2
+    assert virtual_time <= 9 * hint + 15
 
 
 async def test_a_pause_is_told(tmp_path, virtual_time, caplog):
