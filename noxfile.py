@@ -196,7 +196,7 @@ def chaos(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Fuzz what reads foreign bytes; `-- --executions N --seconds N [TARGET …]`, for each target."""
     session.install(*group("fuzz"))
-    run_from_tests(session, "fuzz")
+    run_from_tests(session, "fuzz", extra="cli,parquet")
 
 
 @nox.session
@@ -259,9 +259,9 @@ def audit(session: nox.Session) -> None:
     check_advisories(session, work, pins)
 
 
-def run_from_tests(session: nox.Session, name: str) -> None:
-    """Run a module of the tests as a program, with the built wheel."""
-    args = install_package(session, "cli", *group("tests"))
+def run_from_tests(session: nox.Session, name: str, extra: str = "cli") -> None:
+    """Run a module of the tests as a program, with the built wheel and an extra."""
+    args = install_package(session, extra, *group("tests"))
     # Behind what is installed, so that the wheel is tested and not the working tree.
     program = f"import runpy, sys; sys.path.append({str(ROOT)!r});"
     program += f"runpy.run_module('tests.{name}', run_name='__main__')"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
+import io
 import json
 import math
 import os
@@ -22,6 +23,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from kokoon_async import ConfigurationError, Image, InvalidVid, JobError, KokoonError, Learned
@@ -29,9 +32,10 @@ from kokoon_async._checks import base_url_from, vid_from
 from kokoon_async._http.bodies import MOST_RECORD_BYTES, BodyFault, decoded
 from kokoon_async._http.hints import longest_hint
 from kokoon_async._http.protocol import Response, asks_to_brake, is_transient, read_image
-from kokoon_async.jobs._formats import Csv, Jsonl
+from kokoon_async.jobs._formats import Csv, Format, Jsonl
 from kokoon_async.jobs._layout import JobSpec, PartName, Success, is_ours
 from kokoon_async.jobs._lines import Lines
+from kokoon_async.jobs._parquet import Parquet
 from kokoon_async.jobs._rows import COLUMNS
 
 from .raw_server import sample_record
@@ -44,6 +48,8 @@ MOST_SECONDS = 1.0
 _WEEK = 7 * 86_400
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STATUSES = [*range(100, 600), 0, 99, 600, 999]
+
+_PARQUET = Parquet()
 
 # In memory if there is such a place: a million small files.
 _FOLDER = tempfile.TemporaryDirectory(
@@ -237,7 +243,13 @@ def csv_part(data: bytes) -> None:
     _read_part(Csv(), data)
 
 
-def _read_part(form: Jsonl | Csv, data: bytes) -> None:
+@timed
+def parquet_part(data: bytes) -> None:
+    """Read a part in Parquet."""
+    _read_part(_PARQUET, data)
+
+
+def _read_part(form: Format, data: bytes) -> None:
     try:
         found = form.outcomes(data)
     except ValueError:
@@ -267,6 +279,15 @@ _ROW = json.dumps(
     {**dict.fromkeys(COLUMNS), "vid": VID, "outcome": "image", "state": "completed"},
     separators=(",", ":"),
 ).encode()
+_PART = _PARQUET.encode([_ROW] * 3)
+
+
+def _table(**columns: list[object]) -> bytes:
+    sink = io.BytesIO()
+    pa.parquet.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
 _NOTE = {
     "version": 1, "ids": 3, "outcomes": {"image": 2, "failed": 1}, "states": {"completed": 2},
     "shards": 1, "duplicates": 0, "digest": "x", "output": {"size": 1, "crc32": "00000000"},
@@ -353,6 +374,13 @@ CORPUS: dict[Target, list[bytes]] = {
     csv_part: [
         Csv().encode([_ROW]), b"", b"a\n", b'"', b"\xff", b"a,b\nc", b"\0", b"a" * 140_000 + b"\nb,c,d",
         b'"a\r"b', b"a,b,c\n\n",
+    ],
+    parquet_part: [
+        _PART, b"", b"PAR1", b"PAR1PAR1", b"PAR1" + bytes(4) + b"PAR1", b"PAR1\xff\xff\xff\x7fPAR1", _PART[:-1],
+        _PART[:-9], _PART[4:], _PART[: len(_PART) // 2] + _PART[-8:], _PART.replace(b"outcome", b"0utcome"),
+        _table(vid=[VID]), _table(outcome=["image"]), _table(outcome=["image"], state=[None]),
+        _table(outcome=[None], state=[None]), _table(outcome=[1], state=[2.5]),
+        _table(outcome=[["image"]], state=[{"a": 1}]), _table(outcome=[b"\xff"], state=["x"]),
     ],
     input_lines: [
         VID.encode() + b"\n", b"\xef\xbb\xbf# comment\r\n" + VID.encode(), b"\xff\xfea\0", b"\xfe\xff",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
+import random
 import signal
 import sys
 import time
+import zlib
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -29,8 +32,10 @@ from kokoon_async.cli._status_view import BarView, LinesView, QuietView, make_vi
 from kokoon_async.jobs import JobProgress
 from kokoon_async.simulator import Simulator, Status
 
+from .bulk_api import heavy
 from .bulk_contract import check_contract
 from .canary import CANARY_TOKEN
+from .figures import record_figure
 
 
 NOBODY = "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -205,6 +210,95 @@ async def test_signal_and_resume(
     assert sim.request_count() < 700
     rows = check_contract(given, tmp_path / "out.jsonl")
     assert {row["outcome"] for row in rows} == {"image"}
+
+
+class StopAtRandom:
+    """
+    Stop a job by a signal at a moment that a seed decides, and resume it.
+
+    Args:
+        sim: Serves the job.
+
+        start: Starts the program.
+
+        run: Runs it to its end.
+
+        folder: For the files.
+    """
+
+    def __init__(self, sim: Simulator, start: Start, run: Run, folder: Path) -> None:
+        self.sim = sim
+        self.start = start
+        self.run = run
+        self.given = write_vids(folder / "vids", sim.add_images(300, "completed"))
+        self.folder = folder
+
+    async def try_one(self, number: signal.Signals, times: int, seed: int) -> None:
+        """Stop it once, by one signal or by two."""
+        if signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGINT:
+            pytest.skip(
+                f"{number.name} is ignored here, as under nohup, and the program leaves it so"
+            )
+        rng = random.Random(f"{number.name} {times} {seed}")
+        out = self.folder / f"out-{seed}.jsonl"
+        command = [str(self.given), "-o", str(out), "--shard-size", "20"]
+        before = self.sim.request_count()
+        process = await self.start(*command, "--rate", "500")
+        moment = before + rng.randrange(1, 250)
+        async with asyncio.timeout(20):
+            while self.sim.request_count() < moment:
+                await asyncio.sleep(0.001)
+        process.send_signal(number)
+        if times == 2:
+            await asyncio.sleep(rng.uniform(0, 0.02))
+            with contextlib.suppress(ProcessLookupError):  # the first was enough
+                process.send_signal(number)
+        _, err = await process.communicate()
+        # The second one may come when there is nothing left to do but to vanish.
+        assert process.returncode in (128 + number, -number if times == 2 else None)
+        assert b"Traceback" not in err, err
+        assert times == 2 or b"are kept: run the same command again to go on" in err
+        assert not out.exists()
+        for part in out.with_name(f"{out.name}.parts").glob("part-*"):
+            assert f"{zlib.crc32(part.read_bytes()):08x}" in part.name
+        assert (await self.run(*command)).exit_code == 0
+        rows = check_contract(self.given, out)
+        assert {row["outcome"] for row in rows} == {"image"}
+        record_figure("signals to a job", times)
+
+
+@pytest.fixture
+def stop_at_random(sim: Simulator, start: Start, run: Run, tmp_path: Path) -> StopAtRandom:
+    """Return what stops jobs."""
+    return StopAtRandom(sim, start, run, tmp_path)
+
+
+any_signal = pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+both_times = pytest.mark.parametrize("times", [1, 2])
+
+
+@pytest.mark.fault("F-115")
+@any_signal
+@both_times
+async def test_a_signal_at_any_moment(
+    stop_at_random: StopAtRandom, number: signal.Signals, times: int
+) -> None:
+    """G22: stopped by one signal or two, the job has whole parts, tells no traceback and goes on."""
+    await stop_at_random.try_one(number, times, seed=0)
+
+
+@heavy
+@pytest.mark.timeout(600)
+@any_signal
+@both_times
+async def test_a_signal_at_many_moments(
+    stop_at_random: StopAtRandom, number: signal.Signals, times: int
+) -> None:
+    """The same as above at twenty moments."""
+    for seed in range(1, 21):
+        await stop_at_random.try_one(number, times, seed)
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,13 @@ class Parquet:
 
     def outcomes(self, content: bytes) -> list[tuple[str, str | None]]:
         """Give the outcome and the state of each row of a part."""
+        wanted = self._pa.schema([self._schema.field(name) for name in ("outcome", "state")])
         try:
-            table = self._table_of(content, columns=["outcome", "state"])
+            table = self._table_of(content, columns=wanted.names)
         except (self._pa.ArrowException, OSError) as error:
             raise ValueError(str(error)) from None
+        if not table.schema.equals(wanted) or table["outcome"].null_count:
+            raise ValueError(f"Its columns are others: {table.schema}")
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def replace(self, content: bytes, rows: Mapping[int, bytes]) -> bytes:
