@@ -286,13 +286,17 @@ def count_requests(base_url: str) -> int:
         return int(json.load(response)["requests"])
 
 
-def kill_at_random(count: int, run: Callable[[], Coroutine[Any, Any, None]]) -> int:
+def kill_at_random(count: int, base_url: str, run: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a job in children and kill them; give how many did not end before that."""
     rng = random.Random(7)
     killed = 0
     for _ in range(count):
+        before = count_requests(base_url)
         child = fork(lambda: asyncio.run(run()))
-        time.sleep(rng.uniform(0.01, 0.1))
+        # Some while they begin; most when they are at work, however busy the machine is.
+        while rng.random() < 0.9 and count_requests(base_url) == before:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.08))
         os.kill(child, signal.SIGKILL)
         killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     return killed
@@ -311,8 +315,8 @@ def kills(count: int, folder: Path) -> dict[str, Any]:
     try:
         base_url = os.read(reading, 1000).decode()
         # So slow that it is not done before the last kill.
-        slow = Limits(requests_per_second=1000)
-        killed = kill_at_random(count, lambda: run_against(base_url, path, out, slow))
+        slow = Limits(requests_per_second=500)
+        killed = kill_at_random(count, base_url, lambda: run_against(base_url, path, out, slow))
         ended = in_child(lambda: asyncio.run(run_against(base_url, path, out, Limits())))
         if ended:
             wrong.append(f"the last run ended with {ended}")
