@@ -39,8 +39,7 @@ class Operation:
     Say what was done.
 
     Attributes:
-        kind:
-            "create", "write", "sync", "replace", "unlink", "mkdir" or "sync folder"; or a word
+        kind: "create", "write", "sync", "replace", "unlink", "mkdir" or "sync folder"; or a word
             of the test's own, which the disk does not hear.
 
         path: What it was done to; for a file that is open, where it was created.

@@ -112,7 +112,7 @@ def job(api, out, vids=VIDS, client_options=None, **options):
         (FAULTS[0], 1, 0),
         *((fault, 3, 0) for fault in FAULTS[:6]),
         (FAULTS[6], 3, 40),
-        (FAULTS[7], 3, -50),  # each probe makes the client pause
+        (FAULTS[7], 3, -40),  # each probe makes the client pause
     ],
     ids=repr,
 )
