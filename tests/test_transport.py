@@ -13,6 +13,7 @@ import ssl
 import time
 import tracemalloc
 import zlib
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -819,10 +820,17 @@ async def test_a_redirect_is_never_followed(raw_server: RawServerFactory, status
 
 @pytest.mark.fault("F-71")
 async def test_cookies_are_ignored(raw_server: RawServerFactory) -> None:
-    """What the server wants to be remembered is not."""
+    """What the server wants to be remembered is not, though aiohttp would."""
     cookie = http_response(body=BODY, headers={"Set-Cookie": "session=1; Path=/"})
     server = await raw_server(cookie)
-    async with client_of(server.base_url) as client:
+    by_name = f"http://localhost:{server.port}"  # aiohttp takes no cookies from bare addresses
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.get(by_name) as response:
+                await response.read()
+    assert b"\r\nCookie: session=1\r\n" in server.requests[-1], "the fault did not fire"
+    server.requests.clear()
+    async with client_of(by_name) as client:
         for _ in range(3):
             await client.get_image(VID)
     assert len(server.requests) == 3
@@ -833,18 +841,81 @@ async def test_cookies_are_ignored(raw_server: RawServerFactory) -> None:
 async def test_the_environment_changes_nothing(
     raw_server: RawServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither proxies nor a netrc file in the environment are used (E33)."""
+    """Neither proxies nor a netrc file in the environment are used, unless a session asks (E33)."""
     server, proxy = await raw_server(GOOD), await raw_server(GOOD)
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine {LOOPBACK} login me password hush\n")
     monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, proxy.base_url)
+    async with aiohttp.ClientSession(trust_env=True) as session, session.get(server.base_url):
+        assert len(proxy.requests) == 1, "the environment names no proxy"
+        assert b"\r\nAuthorization: Basic " in proxy.requests[0], "the netrc file is not read"
     async with client_of(server.base_url, token="the token") as client:
         await client.get_image(VID)
-    assert proxy.connections == 0
+    assert proxy.connections == 1
     assert b"Authorization: the token\r\n" in server.requests[0]
     assert b"Basic" not in server.requests[0]
+
+
+def tunnel_to(port: int) -> Behaviour:
+    """Do what a proxy does with CONNECT: carry bytes to and from *port*."""
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            target.write(data)
+        target.close()
+
+    async def behave(connection: RawConnection) -> None:
+        await connection.begin(b"HTTP/1.1 200 Connection established\r\n\r\n", read=True)
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        try:
+            await asyncio.gather(copy(reader, connection.writer), copy(connection.reader, writer))
+        finally:
+            writer.transport.abort()
+
+    return behave
+
+
+@pytest.mark.fault("F-13")
+@pytest.mark.parametrize("case", ["407", "reset", "hung up", "tunnel"])
+async def test_a_proxy_of_the_users(
+    raw_server: RawServerFactory, tls_pair: TlsPair, case: str
+) -> None:
+    """A proxy that refuses is an error without its password, which no origin ever gets either."""
+    server = await raw_server(GOOD, tls=tls_pair.server)
+    refusal = http_response(407, b"who?", headers={"Proxy-Authenticate": 'Basic realm="x"'})
+    proxy = await raw_server(
+        {"407": hang_up(refusal), "reset": reset(), "hung up": hang_up()}.get(case)
+        or tunnel_to(server.port)
+    )
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls_pair.client),
+        proxy=f"http://user:{CANARY_TOKEN}@{LOOPBACK}:{proxy.port}",
+    )
+    async with (
+        session,
+        client_of(server.base_url, session=session, attempts=2, token="the token") as client,
+    ):
+        if case == "tunnel":
+            assert (await client.get_image(VID)).vid == VID
+        else:
+            error = await failure_of(client)
+            assert type(error) is ConnectionFailed
+            assert (error.is_lasting, error.attempts) == (False, 2)
+            assert_no_secret(error)
+    password = b64encode(f"user:{CANARY_TOKEN}".encode())
+    connects = [b"\r\nProxy-Authorization: Basic " + password in each for each in proxy.requests]
+    assert connects == ([True] if case == "tunnel" else [True, True])
+    assert not any(b"the token" in received for received in proxy.connection_bytes)
+    assert len(server.requests) == (case == "tunnel")
+    for request in server.requests:
+        assert b"\r\nAuthorization: the token\r\n" in request
+        assert b"proxy" not in request.lower()
+        assert CANARY_TOKEN.encode() not in request
+        assert password not in request
 
 
 # -- TLS -------------------------------------------------------------------------------------------
