@@ -414,6 +414,8 @@ BROKEN = {
     "many headers": HEAD + b"\r\n" + MANY + b"\r\n" + BODY,
     "nul in a header": http_response(body=BODY, headers={"X-Nul": "a\0b"}),
     "bad header name": http_response(body=BODY, headers={"X Y": "z"}),
+    "header name not UTF-8": http_response(body=BODY, headers={"X-\udcff": "z"}),
+    "encoding not UTF-8": http_response(body=BODY, headers={"Content-Encoding": "\udcff\udcfe"}),
     "words for a status": b"HTTP/1.1 abc OK\r\n\r\n",
     "status 1000": b"HTTP/1.1 1000 OK\r\nContent-Length: 0\r\n\r\n",
     "bad chunk": http_response(
@@ -450,6 +452,57 @@ async def test_broken_http(raw_server: RawServerFactory, broken: bytes) -> None:
     async with client_of(server.base_url, attempts=2) as client:
         assert (await client.get_image(VID)).vid == VID
     assert server.connections == 3
+
+
+@pytest.mark.fault("F-27")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Note", "one\r\n two\r\n\tthree"),
+        ("Date", "\udcff\udcfe\udcc3"),
+        ("Retry-After", "\udcff"),
+    ],
+)
+async def test_odd_headers_do_not_spoil_an_answer(
+    raw_server: RawServerFactory, name: str, value: str
+) -> None:
+    """What is folded, or no UTF-8, says nothing to us, and takes nothing away from the answer."""
+    server = await raw_server(
+        answer(*(http_response(status, BODY, headers={name: value}) for status in (200, 503)))
+    )
+    async with client_of(server.base_url) as client:
+        assert (await client.get_image(VID)).vid == VID
+        error = await failure_of(client)
+        assert (type(error), error.retry_after) == (ServerError, None)
+    assert server.connections == 1
+
+
+@pytest.mark.fault("F-27")
+@pytest.mark.parametrize("piece", [b"X-Note: some words\r\n" * 3_000, b"x" * 60_000])
+async def test_headers_without_end(raw_server: RawServerFactory, piece: bytes) -> None:
+    """Headers that never end, many or one, are given up, and take less than a megabyte."""
+    sent = 0
+
+    async def endless(connection: RawConnection) -> None:
+        nonlocal sent
+        await connection.begin(b"HTTP/1.1 200 OK\r\nX-First: ", read=True)
+        while True:
+            await connection.write(piece)
+            sent += len(piece)
+            await asyncio.sleep(0)
+
+    server = await raw_server(endless)
+    async with client_of(server.base_url) as client:
+        tracemalloc.start()
+        try:
+            error = await failure_of(client)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert type(error) is ProtocolError
+        await server.wait_for(lambda: server.hang_ups == 1)
+    assert sent < 16 * 2**20  # most of it still in the sockets' buffers
+    assert peak < 2**20
 
 
 @pytest.mark.fault("F-19")
