@@ -226,6 +226,27 @@ async def test_a_connection_that_was_closed_while_idle(
     assert 3 <= len(server.requests) <= 4
 
 
+@pytest.mark.fault("F-04")
+@looptime
+async def test_a_connection_is_idle_for_ten_seconds_at_most(
+    raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection is used again within ten seconds, and closed by us soon after."""
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("aiohttp.connector.monotonic", loop.time)
+    server = await raw_server(answer_each(echo))
+    async with client_of(server.base_url) as client:
+        await client.get_image(VID)
+        await asyncio.sleep(9.5)
+        await client.get_image(VID)
+        assert (server.connections, server.hang_ups) == (1, 0)
+        await asyncio.sleep(10.5)
+        await client.get_image(VID)
+        assert server.connections == 2
+        await asyncio.sleep(21)  # aiohttp looks for idle ones now and then
+        await server.wait_for(lambda: server.hang_ups == 2)
+
+
 @pytest.mark.fault("F-07")
 @looptime
 @pytest.mark.parametrize(
