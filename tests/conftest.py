@@ -4,6 +4,7 @@ Fixtures for all tests, and what every test is watched for without asking.
 * No secret: `canary.py`, in log, warnings and output.
 * No blocking call of the package or of aiohttp in an event loop (mark `may_block`).
 * No connection, nor a look-up, beyond loopback.
+* No real wait of an event loop beyond a moment (`heavy` tests may).
 * Nothing left behind (mark `may_leak`): no task, no open socket, transport or session, no error
   that asyncio could only log.
 """
@@ -35,6 +36,7 @@ from aioresponses import aioresponses
 from blockbuster import BlockBuster, BlockBusterFunction
 
 from . import canary
+from .loop_watch import watching_waits
 from .raw_server import LOOPBACK, Behaviour, RawServer
 
 
@@ -174,6 +176,21 @@ def no_blocking(request: pytest.FixtureRequest, _blockbuster: BlockBuster) -> It
     _blockbuster.deactivate()
     yield
     _blockbuster.activate()
+
+
+@pytest.fixture(scope="session")
+def _waits() -> Iterator[list[float]]:
+    with watching_waits() as waits:
+        yield waits
+
+
+@pytest.fixture(autouse=True)
+def no_long_wait(request: pytest.FixtureRequest, _waits: list[float]) -> Iterator[list[float]]:
+    """Fail the test if its event loop waited for real, and in vain: G20."""
+    _waits.clear()
+    yield _waits
+    if _waits and request.node.get_closest_marker("heavy") is None:
+        pytest.fail(f"waited for {_waits} s: use virtual time (looptime)")
 
 
 @pytest.fixture

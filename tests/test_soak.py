@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import attrs
+import looptime
 import pytest
 
 from kokoon_async import Fixed, KokoonClient, Limits, RequestTimedOut, Timeouts
 from kokoon_async.jobs import fetch_statuses
 
+from . import loop_watch
 from .bulk_api import FakeApi, heavy, make_vids
 from .bulk_api import client_of as job_client_of
 from .bulk_contract import check_contract
@@ -222,3 +224,18 @@ async def test_a_deadline_is_kept_on_a_busy_day() -> None:
 
     # The machine may be busy with something else, now and then.
     assert min([await lateness() for _ in range(3)]) < MOST_SECONDS
+
+
+@pytest.mark.parametrize("is_virtual", [True, False])
+def test_a_long_wait_is_noticed(
+    no_long_wait: list[float], monkeypatch: pytest.MonkeyPatch, is_virtual: bool
+) -> None:
+    """G20: the fixture that every test has tells a real wait from one in virtual time."""
+    monkeypatch.setattr(loop_watch, "MOST_WAITED", 0.02)
+    loop = asyncio.SelectorEventLoop()
+    if is_virtual:
+        looptime.patch_event_loop(loop)
+    loop.run_until_complete(asyncio.sleep(0.03))
+    loop.close()
+    assert len(no_long_wait) == (not is_virtual)
+    no_long_wait.clear()
