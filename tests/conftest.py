@@ -40,13 +40,18 @@ from .loop_watch import watching_waits
 from .raw_server import LOOPBACK, Behaviour, RawServer
 
 
-# `HYPOTHESIS_PROFILE=thorough pytest`, or pytest's own option --hypothesis-profile.
+# `HYPOTHESIS_PROFILE=thorough pytest -m hypothesis`, or pytest's own option --hypothesis-profile.
+# docs/decisions.md, 33, says which is for what.
 hypothesis.settings.register_profile(
     "default", derandomize=True, max_examples=50, deadline=None, print_blob=True
 )
 hypothesis.settings.register_profile(
-    "thorough", parent=hypothesis.settings(), max_examples=2_000, deadline=None, print_blob=True
+    "goal", parent=hypothesis.settings.get_profile("default"), max_examples=200
 )
+for profile, examples in {"thorough": 2_000, "night": 20_000}.items():
+    hypothesis.settings.register_profile(
+        profile, derandomize=False, max_examples=examples, deadline=None, print_blob=True
+    )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
