@@ -63,6 +63,9 @@ from .fakes import VID
 from .memory_network import Network, VirtualLoop, run
 
 
+pytestmark = pytest.mark.hypothesis  # as tests with @given are marked by Hypothesis
+
+
 # -- a wait --------------------------------------------------------------------------------------
 
 LASTING: list[KokoonError] = [
