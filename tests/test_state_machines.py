@@ -508,7 +508,9 @@ class JobMachine(RuleBasedStateMachine):
     @rule()
     def another_input_is_given(self) -> None:
         """Give it other ids: refused, or else nothing of the kind was there yet."""
-        if not list(self.folder.rglob("part-*")) and not self.out.exists():
+        parts = self.folder.rglob("part-*")
+        whole = [part for part in parts if f"{zlib.crc32(part.read_bytes()):08x}" in part.name]
+        if not whole and not list(self.folder.rglob("_SUCCESS")):
             return
         with pytest.raises(JobError):
             self.run_job([*reversed(JOB_VIDS), "more"])
@@ -546,7 +548,9 @@ class JobMachine(RuleBasedStateMachine):
 @pytest.mark.fault("F-96")
 def test_a_job_with_crashes_in_any_order():
     """G18: whatever happened to a job before, run once more it has one right row for each id."""
-    # Each step is a whole job: but for the profile "goal" and those beyond, fewer of them do.
+    # Each step is a whole job, so fewer of them must do, but for the profile "goal" and others.
     examples = settings().max_examples
-    few = settings(stateful_step_count=15, max_examples=max(10, examples // 3))
-    run_state_machine_as_test(JobMachine, settings=few if examples < 200 else settings())
+    few = settings(
+        stateful_step_count=15 if examples < 200 else 50, max_examples=max(10, examples // 3)
+    )
+    run_state_machine_as_test(JobMachine, settings=few)
