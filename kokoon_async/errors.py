@@ -170,7 +170,7 @@ class ApiError(KokoonError):
         status: The HTTP status. It may be a success code: the vendor documents no
             status for errors.
 
-        server_message: The server's own words, at most 500 characters, made
+        server_message: The server's own words, at most 300 characters, made
             printable.
     """
 

@@ -26,6 +26,7 @@ import selectors
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import attrs
@@ -44,6 +45,7 @@ AnyTask = asyncio.Task[Any]
 
 _REPORTED = 5  # a broken scenario fails at many points; the first few tell enough
 _SETTLE_TURNS = 10  # that other tasks have to end after the coroutine has
+_DESCRIPTORS = Path("/proc/self/fd")  # Linux has it
 
 
 @attrs.frozen
@@ -134,7 +136,8 @@ def cancel_everywhere(
         step: Try only every so many points.
 
     Raises:
-        CancelFailure: A task was left, a check failed, or the coroutine ended otherwise.
+        CancelFailure: A task or a file descriptor was left, a check failed, or the coroutine
+            ended otherwise.
     """
     driver = _Driver(factory, mode, times, limit, way, step)
 
@@ -146,6 +149,19 @@ def cancel_everywhere(
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         return runner.run(driver.drive())
+
+
+def open_descriptors() -> set[str]:
+    """
+    Name all open file descriptors of this process; none where the system does not tell.
+
+    But for /dev/null: libuv keeps one in reserve, for when there are no others left.
+    """
+    found = set()
+    for path in _DESCRIPTORS.iterdir() if _DESCRIPTORS.exists() else ():
+        with contextlib.suppress(OSError):  # that of the list itself is gone by now
+            found.add(f"{path.name} -> {path.readlink()}")
+    return {name for name in found if not name.endswith("/dev/null")}
 
 
 def uvloop_loop() -> asyncio.AbstractEventLoop:
@@ -301,6 +317,7 @@ class _Driver:
 
     async def drive(self) -> CancelReport:
         # Uncancelled first, to know how many points there are; fast runs may have fewer.
+        before = open_descriptors()
         baseline = await self.attempt(_Shot(self.mode, self.times, point=-1))
         shots: list[_Shot] = []
         for point in itertools.count(1, self.step):
@@ -311,6 +328,8 @@ class _Driver:
                 break
         gc.collect()  # "Task exception was never retrieved" is only said then
         self.failures += [f"  in the end: {error}" for error in self.loop_errors]
+        left = await self.left_descriptors(before)
+        self.failures += [f"  in the end: descriptor left: {name}" for name in sorted(left)]
         if self.failures:
             raise CancelFailure("\n".join([f"mode {self.mode}:", *self.failures]))
         places = tuple(shot.place for shot in shots)
@@ -352,6 +371,14 @@ class _Driver:
             await asyncio.sleep(0)
             new = asyncio.all_tasks() - known - set(self.servers)
         return {task for task in new if not is_server_task(task)}
+
+    async def left_descriptors(self, before: set[str]) -> set[str]:
+        left = open_descriptors() - before
+        for _ in range(_SETTLE_TURNS):  # a transport closes its socket a turn after it was closed
+            if left:
+                await asyncio.sleep(0)
+                left = open_descriptors() - before
+        return left
 
 
 async def _within_time(work: Coroutine[Any, Any, object], shot: _Shot) -> object:

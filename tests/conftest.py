@@ -4,6 +4,7 @@ Fixtures for all tests, and what every test is watched for without asking.
 * No secret: `canary.py`, in log, warnings and output.
 * No blocking call of the package or of aiohttp in an event loop (mark `may_block`).
 * No connection, nor a look-up, beyond loopback.
+* No real wait of an event loop beyond a moment (`heavy` tests may).
 * Nothing left behind (mark `may_leak`): no task, no open socket, transport or session, no error
   that asyncio could only log.
 """
@@ -35,16 +36,22 @@ from aioresponses import aioresponses
 from blockbuster import BlockBuster, BlockBusterFunction
 
 from . import canary, figures
+from .loop_watch import watching_waits
 from .raw_server import LOOPBACK, Behaviour, RawServer
 
 
-# `HYPOTHESIS_PROFILE=thorough pytest`, or pytest's own option --hypothesis-profile.
+# `HYPOTHESIS_PROFILE=thorough pytest -m hypothesis`, or pytest's own option --hypothesis-profile.
+# docs/decisions.md, 33, says which is for what.
 hypothesis.settings.register_profile(
     "default", derandomize=True, max_examples=50, deadline=None, print_blob=True
 )
 hypothesis.settings.register_profile(
-    "thorough", parent=hypothesis.settings(), max_examples=2_000, deadline=None, print_blob=True
+    "goal", parent=hypothesis.settings.get_profile("default"), max_examples=200
 )
+for profile, examples in {"thorough": 2_000, "night": 20_000}.items():
+    hypothesis.settings.register_profile(
+        profile, derandomize=False, max_examples=examples, deadline=None, print_blob=True
+    )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
@@ -195,6 +202,21 @@ def no_blocking(request: pytest.FixtureRequest, _blockbuster: BlockBuster) -> It
     _blockbuster.deactivate()
     yield
     _blockbuster.activate()
+
+
+@pytest.fixture(scope="session")
+def _waits() -> Iterator[list[float]]:
+    with watching_waits() as waits:
+        yield waits
+
+
+@pytest.fixture(autouse=True)
+def no_long_wait(request: pytest.FixtureRequest, _waits: list[float]) -> Iterator[list[float]]:
+    """Fail the test if its event loop waited for real, and in vain: G20."""
+    _waits.clear()
+    yield _waits
+    if _waits and request.node.get_closest_marker("heavy") is None:
+        pytest.fail(f"waited for {_waits} s: use virtual time (looptime)")
 
 
 @pytest.fixture

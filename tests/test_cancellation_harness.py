@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
@@ -155,6 +157,25 @@ def test_finds_a_task_that_is_left(mode: Mode) -> None:
 
     with pytest.raises(CancelFailure, match="task left: forgotten in sleep:"):
         cancel_everywhere(scenario(body), mode=mode)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@own_modes
+def test_finds_a_descriptor_that_is_left(mode: Mode) -> None:
+    """A socket that nothing of asyncio or aiohttp knows of any more is reported."""
+    kept = []
+
+    async def body(semaphore: asyncio.Semaphore) -> None:
+        kept.append(sock := socket.socket())
+        await asyncio.sleep(0.001)
+        sock.close()
+
+    try:
+        with pytest.raises(CancelFailure, match=r"in the end: descriptor left: \d+ -> socket:"):
+            cancel_everywhere(scenario(body), mode=mode)
+    finally:
+        for sock in kept:
+            sock.close()
 
 
 def test_finds_a_hang() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -43,3 +47,38 @@ def test_a_slow_target_fails(monkeypatch):
 
     with pytest.raises(fuzz_targets.TooSlow, match="work took"):
         fuzz_targets.timed(work)(b"")
+
+
+STAND_IN = """
+import contextlib, os
+
+instrument_imports = lambda include: contextlib.nullcontext()
+
+def Setup(arguments, target):
+    target(b"")
+
+def Fuzz():
+    os.write(1, os.environ["SAID"].encode())
+"""
+ROOT = Path(__file__).parent.parent
+PROGRAM = f"import sys; sys.path.append({str(ROOT)!r}); from tests import fuzz; sys.exit(fuzz.main('vid'))"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.fault("F-127")
+@pytest.mark.parametrize(
+    ("said", "defects"),
+    [("stat::number_of_executed_units: 5", 0), ("it crashed before the first one", 1)],
+)
+def test_a_target_that_did_not_run(tmp_path, said, defects):
+    """A fuzzing run without any execution is a defect, and no success."""
+    (tmp_path / "atheris.py").write_text(STAND_IN)
+    told = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "SAID": said},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"targets with a defect: {defects}" in told.stdout, told.stderr
+    assert told.returncode == defects

@@ -38,7 +38,7 @@ from kokoon_async._waiting.bulk import Fetching
 from kokoon_async.simulator import Constant, Simulator, Status
 
 from .cancellation import MODES, Mode, Scenario, cancel_everywhere
-from .fakes import make_vid, record, turns
+from .fakes import is_idle, make_vid, record, turns
 
 
 VIDS = [make_vid(number) for number in range(1, 400)]
@@ -452,7 +452,7 @@ def test_streams_can_be_cancelled_anywhere(method: str, mode: Mode, times: Any) 
 
                 checks = {
                     "no waits": lambda: len(client._scheduler) == 0,
-                    "no turns": lambda: client._pipeline._throttle.in_flight == 0,
+                    "the client is idle": lambda: is_idle(client),
                 }
                 yield Scenario(run=run, checks=checks, after=lambda: client.get_image(vids[0]))
 

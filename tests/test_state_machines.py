@@ -63,6 +63,9 @@ from .fakes import VID
 from .memory_network import Network, VirtualLoop, run
 
 
+pytestmark = pytest.mark.hypothesis  # as tests with @given are marked by Hypothesis
+
+
 # -- a wait --------------------------------------------------------------------------------------
 
 LASTING: list[KokoonError] = [
@@ -148,8 +151,8 @@ class WaitMachineMachine(RuleBasedStateMachine):
             assert self.now + step.delay <= deadline + 1e-6
             assert step.reason in {"policy", "backoff", "hint", "grace", "deadline"}
             self.last_looks += step.reason == "deadline"
-            # Rounding may move the one last look by a tick of a large clock.
-            assert step.delay > 0
+            # The last look comes when it has to; no other one makes a flood of a wait.
+            assert step.delay > 0 if step.reason == "deadline" else step.delay >= SHORTEST
         assert self.wait.looks == self.looks
 
     @precondition(lambda self: self.is_open)
@@ -506,7 +509,9 @@ class JobMachine(RuleBasedStateMachine):
     @rule()
     def another_input_is_given(self) -> None:
         """Give it other ids: refused, or else nothing of the kind was there yet."""
-        if not list(self.folder.rglob("part-*")) and not self.out.exists():
+        parts = self.folder.rglob("part-*")
+        whole = [part for part in parts if f"{zlib.crc32(part.read_bytes()):08x}" in part.name]
+        if not whole:
             return
         with pytest.raises(JobError):
             self.run_job([*reversed(JOB_VIDS), "more"])
@@ -544,6 +549,9 @@ class JobMachine(RuleBasedStateMachine):
 @pytest.mark.fault("F-96")
 def test_a_job_with_crashes_in_any_order():
     """G18: whatever happened to a job before, run once more it has one right row for each id."""
-    # Each step is a whole job.
-    few = settings(stateful_step_count=15, max_examples=max(10, settings().max_examples // 3))
+    # Each step is a whole job, so fewer of them must do, but for the profile "goal" and others.
+    examples = settings().max_examples
+    few = settings(
+        stateful_step_count=15 if examples < 200 else 50, max_examples=max(10, examples // 3)
+    )
     run_state_machine_as_test(JobMachine, settings=few)

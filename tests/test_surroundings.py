@@ -33,7 +33,14 @@ from kokoon_async.simulator import Simulator, Status
 from .canary import CANARY_TOKEN, assert_no_secret
 from .conftest import RawServerFactory
 from .fakes import VID, client_of, make_vid, outcome, turns
-from .raw_server import LOOPBACK, RawServer, answer_each, record_response
+from .raw_server import (
+    LOOPBACK,
+    Behaviour,
+    RawConnection,
+    RawServer,
+    answer_each,
+    record_response,
+)
 
 
 looptime = pytest.mark.looptime
@@ -150,26 +157,63 @@ async def test_look_ups_that_hang_leave_threads_for_others(monkeypatch: pytest.M
 # -- TLS settings ----------------------------------------------------------------------------------
 
 
+def handshake_with(context: ssl.SSLContext) -> Behaviour:
+    """Shake hands as far as *context* lets it, and send what OpenSSL then says: asyncio would not."""
+
+    async def behave(connection: RawConnection) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        incoming.write(await connection.reader.read(65_536))
+        with pytest.raises(ssl.SSLError, match=r"(?i)unsupported.protocol"):
+            tls.do_handshake()
+        await connection.write(outgoing.read())
+        await connection.wait_hung_up()
+
+    return behave
+
+
 @pytest.mark.fault("F-11")
-async def test_a_server_with_an_old_tls(raw_server: RawServerFactory) -> None:
-    """A server that speaks TLS 1.1 at most gets neither a request nor a token."""
+@pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="this OpenSSL has no old TLS to offer")
+async def test_a_server_with_an_old_tls(
+    raw_server: RawServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that speaks TLS 1.1 at most gets no request from our own session, which says why."""
     authority = trustme.CA()
-    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server_side.set_ciphers("DEFAULT@SECLEVEL=0")  # or OpenSSL would not offer it at all
-    with pytest.warns(DeprecationWarning, match="TLSv1"):
-        server_side.minimum_version = ssl.TLSVersion.TLSv1
+    old, new = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
+    lax = ssl.create_default_context()
+    for context in (old, lax):
+        context.set_ciphers("DEFAULT@SECLEVEL=0")  # or OpenSSL would not offer it at all
+        with pytest.warns(DeprecationWarning, match="TLSv1"):
+            context.minimum_version = ssl.TLSVersion.TLSv1
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
-        server_side.maximum_version = ssl.TLSVersion.TLSv1_1
-    authority.issue_cert(LOOPBACK).configure_cert(server_side)
-    client_side = ssl.create_default_context()
-    authority.configure_trust(client_side)
-    server = await raw_server(GOOD, tls=server_side)
-    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=client_side))
-    async with session, client_of(server.base_url, session=session, token=CANARY_TOKEN) as client:
-        error = await outcome(client.get_image(VID))
-    assert type(error) is ConnectionFailed
-    assert_no_secret(error)
-    assert server.requests == []
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
+    for context in (old, new):
+        authority.issue_cert(LOOPBACK).configure_cert(context)
+    authority.configure_trust(lax)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    # aiohttp makes its default context once, when it is imported.
+    default = aiohttp.connector._make_ssl_context(verified=True)
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", default)
+
+    offering, modern = await raw_server(GOOD, tls=old), await raw_server(GOOD, tls=new)
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=lax))
+    async with session, session.get(offering.base_url) as response:
+        assert response.status == 200, "the server does not offer TLS 1.1"
+    async with client_of(modern.base_url) as client:
+        assert (await client.get_image(VID)).vid == VID, "the authority is not trusted"
+    refusing = await raw_server(handshake_with(old))
+    for server, said in (
+        (offering, "ConnectionResetError"),
+        (refusing, "alert protocol version"),
+    ):
+        base_url = server.base_url.replace("http:", "https:")
+        async with client_of(base_url, token=CANARY_TOKEN) as client:
+            error = await outcome(client.get_image(VID))
+        assert isinstance(error, ConnectionFailed)
+        assert said in error.message
+        assert_no_secret(error)
+    assert [len(offering.requests), len(refusing.requests)] == [1, 0]
 
 
 KEY_LOG_PROGRAM = """

@@ -686,6 +686,7 @@ class ThrottleMachine(RuleBasedStateMachine):
         self.clock.loop.close()
 
 
+@pytest.mark.hypothesis
 def test_turns_in_any_order_of_events() -> None:
     """Whatever happens in whatever order, no limit is passed, no turn lost, and none out of turn."""
     run_state_machine_as_test(ThrottleMachine)

@@ -13,6 +13,7 @@ import ssl
 import time
 import tracemalloc
 import zlib
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,27 @@ async def test_a_connection_that_was_closed_while_idle(
     assert 3 <= len(server.requests) <= 4
 
 
+@pytest.mark.fault("F-04")
+@looptime
+async def test_a_connection_is_idle_for_ten_seconds_at_most(
+    raw_server: RawServerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection is used again within ten seconds, and closed by us soon after."""
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("aiohttp.connector.monotonic", loop.time)
+    server = await raw_server(answer_each(echo))
+    async with client_of(server.base_url) as client:
+        await client.get_image(VID)
+        await asyncio.sleep(9.5)
+        await client.get_image(VID)
+        assert (server.connections, server.hang_ups) == (1, 0)
+        await asyncio.sleep(10.5)
+        await client.get_image(VID)
+        assert server.connections == 2
+        await asyncio.sleep(21)  # aiohttp looks for idle ones now and then
+        await server.wait_for(lambda: server.hang_ups == 2)
+
+
 @pytest.mark.fault("F-07")
 @looptime
 @pytest.mark.parametrize(
@@ -413,6 +435,8 @@ BROKEN = {
     "many headers": HEAD + b"\r\n" + MANY + b"\r\n" + BODY,
     "nul in a header": http_response(body=BODY, headers={"X-Nul": "a\0b"}),
     "bad header name": http_response(body=BODY, headers={"X Y": "z"}),
+    "header name not UTF-8": http_response(body=BODY, headers={"X-\udcff": "z"}),
+    "encoding not UTF-8": http_response(body=BODY, headers={"Content-Encoding": "\udcff\udcfe"}),
     "words for a status": b"HTTP/1.1 abc OK\r\n\r\n",
     "status 1000": b"HTTP/1.1 1000 OK\r\nContent-Length: 0\r\n\r\n",
     "bad chunk": http_response(
@@ -449,6 +473,57 @@ async def test_broken_http(raw_server: RawServerFactory, broken: bytes) -> None:
     async with client_of(server.base_url, attempts=2) as client:
         assert (await client.get_image(VID)).vid == VID
     assert server.connections == 3
+
+
+@pytest.mark.fault("F-27")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Note", "one\r\n two\r\n\tthree"),
+        ("Date", "\udcff\udcfe\udcc3"),
+        ("Retry-After", "\udcff"),
+    ],
+)
+async def test_odd_headers_do_not_spoil_an_answer(
+    raw_server: RawServerFactory, name: str, value: str
+) -> None:
+    """What is folded, or no UTF-8, says nothing to us, and takes nothing away from the answer."""
+    server = await raw_server(
+        answer(*(http_response(status, BODY, headers={name: value}) for status in (200, 503)))
+    )
+    async with client_of(server.base_url) as client:
+        assert (await client.get_image(VID)).vid == VID
+        error = await failure_of(client)
+        assert (type(error), error.retry_after) == (ServerError, None)
+    assert server.connections == 1
+
+
+@pytest.mark.fault("F-27")
+@pytest.mark.parametrize("piece", [b"X-Note: some words\r\n" * 3_000, b"x" * 60_000])
+async def test_headers_without_end(raw_server: RawServerFactory, piece: bytes) -> None:
+    """Headers that never end, many or one, are given up, and take less than a megabyte."""
+    sent = 0
+
+    async def endless(connection: RawConnection) -> None:
+        nonlocal sent
+        await connection.begin(b"HTTP/1.1 200 OK\r\nX-First: ", read=True)
+        while True:
+            await connection.write(piece)
+            sent += len(piece)
+            await asyncio.sleep(0)
+
+    server = await raw_server(endless)
+    async with client_of(server.base_url) as client:
+        tracemalloc.start()
+        try:
+            error = await failure_of(client)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert type(error) is ProtocolError
+        await server.wait_for(lambda: server.hang_ups == 1)
+    assert sent < 16 * 2**20  # most of it still in the sockets' buffers
+    assert peak < 2**20
 
 
 @pytest.mark.fault("F-19")
@@ -665,9 +740,15 @@ async def test_an_answer_that_nobody_asked_for(
             gate.set()
         assert (await client.get_image(VID)).vid == VID
         gate.set()
-        await asyncio.sleep(0.005)
+        await arrival()
         assert (await client.get_image(VID)).vid == VID
     assert server.connections == 2
+
+
+async def arrival() -> None:
+    """Let what is on its way over loopback arrive, also if the machine is busy."""
+    await asyncio.sleep(0.005)
+    await turns(20)
 
 
 def intruder(gate: asyncio.Event, extra: bytes) -> list[Behaviour]:
@@ -686,7 +767,7 @@ async def test_an_answer_that_nobody_asked_for_is_told(raw_server: RawServerFact
     async with client_of(server.base_url) as client:
         await client.get_image(VID)
         gate.set()
-        await asyncio.sleep(0.005)
+        await arrival()
         error = await failure_of(client)
     assert type(error) is ProtocolError
     assert error.message == f"The answer for image {VID} came after one that nobody asked for."
@@ -719,14 +800,25 @@ async def test_a_thousand_calls_over_connections_that_lie(raw_server: RawServerF
 
 
 @pytest.mark.fault("F-21")
-@pytest.mark.parametrize("more", [b"x", GOOD, MISSING, b"\r\n"])
-async def test_more_than_was_promised(raw_server: RawServerFactory, more: bytes) -> None:
-    """Bytes after the end of an answer are nobody's answer."""
+@pytest.mark.parametrize(
+    ("more", "connections", "attempts"),
+    [
+        (GOOD, 2, 1),
+        (MISSING, 2, 1),
+        (b"x", 2, 2),  # what can begin no answer spoils the one before it, for aiohttp's parser
+        (b"\r\n", 1, 1),  # an empty line before an answer is none (RFC 9112, 2.2)
+    ],
+    ids=["record", "refusal", "byte", "empty line"],
+)
+async def test_more_than_was_promised(
+    raw_server: RawServerFactory, more: bytes, connections: int, attempts: int
+) -> None:
+    """Bytes after the end of an answer are nobody's answer, and cost the connection."""
     server = await raw_server(script(answer(GOOD + more), answer_each(echo)), answer_each(echo))
-    async with client_of(server.base_url, attempts=2) as client:
+    async with client_of(server.base_url, attempts=attempts) as client:
         assert (await client.get_image(VID)).vid == VID
         assert (await client.get_image(make_vid(1))).vid == make_vid(1)
-    assert server.connections <= 2
+    assert (server.connections, len(server.requests)) == (connections, 1 + attempts)
 
 
 # -- errors with bodies of their own ---------------------------------------------------------------
@@ -819,10 +911,17 @@ async def test_a_redirect_is_never_followed(raw_server: RawServerFactory, status
 
 @pytest.mark.fault("F-71")
 async def test_cookies_are_ignored(raw_server: RawServerFactory) -> None:
-    """What the server wants to be remembered is not."""
+    """What the server wants to be remembered is not, though aiohttp would."""
     cookie = http_response(body=BODY, headers={"Set-Cookie": "session=1; Path=/"})
     server = await raw_server(cookie)
-    async with client_of(server.base_url) as client:
+    by_name = f"http://localhost:{server.port}"  # aiohttp takes no cookies from bare addresses
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.get(by_name) as response:
+                await response.read()
+    assert b"\r\nCookie: session=1\r\n" in server.requests[-1], "the fault did not fire"
+    server.requests.clear()
+    async with client_of(by_name) as client:
         for _ in range(3):
             await client.get_image(VID)
     assert len(server.requests) == 3
@@ -833,18 +932,81 @@ async def test_cookies_are_ignored(raw_server: RawServerFactory) -> None:
 async def test_the_environment_changes_nothing(
     raw_server: RawServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither proxies nor a netrc file in the environment are used (E33)."""
+    """Neither proxies nor a netrc file in the environment are used, unless a session asks (E33)."""
     server, proxy = await raw_server(GOOD), await raw_server(GOOD)
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine {LOOPBACK} login me password hush\n")
     monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, proxy.base_url)
+    async with aiohttp.ClientSession(trust_env=True) as session, session.get(server.base_url):
+        assert len(proxy.requests) == 1, "the environment names no proxy"
+        assert b"\r\nAuthorization: Basic " in proxy.requests[0], "the netrc file is not read"
     async with client_of(server.base_url, token="the token") as client:
         await client.get_image(VID)
-    assert proxy.connections == 0
+    assert proxy.connections == 1
     assert b"Authorization: the token\r\n" in server.requests[0]
     assert b"Basic" not in server.requests[0]
+
+
+def tunnel_to(port: int) -> Behaviour:
+    """Do what a proxy does with CONNECT: carry bytes to and from *port*."""
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65_536):
+            target.write(data)
+        target.close()
+
+    async def behave(connection: RawConnection) -> None:
+        await connection.begin(b"HTTP/1.1 200 Connection established\r\n\r\n", read=True)
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        try:
+            await asyncio.gather(copy(reader, connection.writer), copy(connection.reader, writer))
+        finally:
+            writer.transport.abort()
+
+    return behave
+
+
+@pytest.mark.fault("F-13")
+@pytest.mark.parametrize("case", ["407", "reset", "hung up", "tunnel"])
+async def test_a_proxy_of_the_users(
+    raw_server: RawServerFactory, tls_pair: TlsPair, case: str
+) -> None:
+    """A proxy that refuses is an error without its password, which no origin ever gets either."""
+    server = await raw_server(GOOD, tls=tls_pair.server)
+    refusal = http_response(407, b"who?", headers={"Proxy-Authenticate": 'Basic realm="x"'})
+    proxy = await raw_server(
+        {"407": hang_up(refusal), "reset": reset(), "hung up": hang_up()}.get(case)
+        or tunnel_to(server.port)
+    )
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls_pair.client),
+        proxy=f"http://user:{CANARY_TOKEN}@{LOOPBACK}:{proxy.port}",
+    )
+    async with (
+        session,
+        client_of(server.base_url, session=session, attempts=2, token="the token") as client,
+    ):
+        if case == "tunnel":
+            assert (await client.get_image(VID)).vid == VID
+        else:
+            error = await failure_of(client)
+            assert type(error) is ConnectionFailed
+            assert (error.is_lasting, error.attempts) == (False, 2)
+            assert_no_secret(error)
+    password = b64encode(f"user:{CANARY_TOKEN}".encode())
+    connects = [b"\r\nProxy-Authorization: Basic " + password in each for each in proxy.requests]
+    assert connects == ([True] if case == "tunnel" else [True, True])
+    assert not any(b"the token" in received for received in proxy.connection_bytes)
+    assert len(server.requests) == (case == "tunnel")
+    for request in server.requests:
+        assert b"\r\nAuthorization: the token\r\n" in request
+        assert b"proxy" not in request.lower()
+        assert CANARY_TOKEN.encode() not in request
+        assert password not in request
 
 
 # -- TLS -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from kokoon_async import Fixed, Image, KokoonClient, WaitTimedOut
 from kokoon_async.simulator import Hold, Simulator, Status
 
 from .cancellation import MODES, Mode, Scenario, cancel_everywhere
-from .fakes import turns
+from .fakes import is_idle, turns
 
 
 pytestmark = [pytest.mark.fault("F-105"), pytest.mark.looptime]
@@ -27,17 +27,11 @@ EVERY_10 = Fixed(10.0, jitter=0)
 RESUME = "wait for the same vid again to resume."
 
 
-def is_idle(client: KokoonClient) -> bool:
+def waits_for_nothing(client: KokoonClient) -> bool:
     """Tell whether a client waits for nothing and holds nothing but idle connections."""
     scheduler = client._scheduler
-    session = client._transport._session
-    return (
-        len(scheduler) == 0
-        and not scheduler._workers
-        and scheduler._timer is None
-        and client._pipeline._throttle.in_flight == 0
-        and (session is None or not session.connector._acquired)  # type: ignore[union-attr]
-    )
+    is_over = len(scheduler) == 0 and not scheduler._workers and scheduler._timer is None
+    return is_over and is_idle(client)
 
 
 async def wait(client: KokoonClient, vid: str) -> object:
@@ -104,7 +98,7 @@ def test_waits_can_be_cancelled_anywhere(run: Run, mode: Mode, times: Times):
 
             yield Scenario(
                 run=noting,
-                checks={"idle": lambda: is_idle(client)},
+                checks={"idle": lambda: waits_for_nothing(client)},
                 after=lambda: client.wait_until_completed(other),
             )
 
@@ -152,7 +146,7 @@ async def test_a_time_out_of_ones_own_shows_how_to_resume():
             f"The wait for image {vid} was cancelled; last seen as processing."
             f" The server's work goes on: {RESUME}"
         )
-        assert is_idle(client)
+        assert waits_for_nothing(client)
         await asyncio.sleep(60)
         assert sim.request_count(vid) == 3
 
@@ -181,7 +175,7 @@ async def test_a_time_out_at_the_same_moment_is_one_or_the_other():
         assert task is not None
         assert task.cancelling() == 0
         await turns()
-        assert is_idle(client)
+        assert waits_for_nothing(client)
 
 
 async def test_cancelling_one_waiter_leaves_the_others():
@@ -206,7 +200,7 @@ async def test_a_cancelled_wait_is_told_apart_from_a_left_one():
                 raise LookupError("mine")
         assert not hasattr(caught.value, "__notes__")
         await turns()
-        assert is_idle(client)
+        assert waits_for_nothing(client)
 
 
 async def test_a_plain_iteration_can_be_cancelled():
@@ -226,7 +220,7 @@ async def test_a_plain_iteration_can_be_cancelled():
         (note,) = caught.value.__notes__
         assert RESUME in note
         await turns()
-        assert is_idle(client)
+        assert waits_for_nothing(client)
 
 
 async def test_cancelling_after_the_end_adds_no_note():

@@ -312,6 +312,6 @@ def _reason(error: Exception) -> str:
     """Give the system's words, or the class: aiohttp's own texts may hold addresses."""
     if isinstance(error, _Disconnected):
         return str(error)
-    fault = getattr(error, "certificate_error", error)
+    fault = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
     words = getattr(fault, "verify_message", None) or getattr(fault, "strerror", None)
     return words or type(fault).__name__
