@@ -193,7 +193,7 @@ async def test_an_unfinished_job_takes_what_its_input_goes_on_with(tmp_path):
 @pytest.mark.fault("F-96")
 @pytest.mark.parametrize("name", ["_job.json", "_SUCCESS"])
 async def test_small_files_that_were_changed(tmp_path, name):
-    """Cut at any byte, from the future, or of wrong content: an error, never a new start."""
+    """Cut here and there, from the future, or of wrong content: an error, never a new start."""
     out = tmp_path / "out.jsonl"
     await run(FakeApi(), out)
     path = tmp_path / "out.jsonl.parts" / name

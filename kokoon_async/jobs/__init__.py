@@ -67,12 +67,10 @@ async def fetch_statuses(
     Args:
         client: Asks; its limits hold for the job.
 
-        vids:
-            A path, ``"-"`` for standard input, or any iterable of ids, plain or async.
+        vids: A path, ``"-"`` for standard input, or any iterable of ids, plain or async.
             Of text, blank lines and lines that begin with ``#`` do not count.
 
-        out:
-            A path that ends in ``.jsonl``, ``.ndjson``, ``.csv`` or ``.parquet`` becomes one
+        out: A path that ends in ``.jsonl``, ``.ndjson``, ``.csv`` or ``.parquet`` becomes one
             file. One that ends like another kind of file, such as ``.json`` or ``.gz``, is
             refused. Any other becomes a folder with a file per shard, which pandas, pyarrow
             and duckdb read as a dataset. ``"-"`` is standard output: JSON lines, and no
