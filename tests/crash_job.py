@@ -29,6 +29,7 @@ import shutil
 import signal
 import stat
 import sys
+import threading
 import time
 import traceback
 import urllib.request
@@ -127,6 +128,9 @@ def fork(work: Callable[[], object]) -> int:
     child = os.fork()
     if child:
         return child
+    # What coverage sees here is lost at the end, and takes as long as the work itself.
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
     try:
         work()
     except BaseException:  # noqa: BLE001 - a child must end here

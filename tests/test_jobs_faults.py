@@ -91,8 +91,8 @@ async def run_with_faults(out, count, seed):
 @pytest.mark.fault("F-90")
 @pytest.mark.fault("F-53")
 async def test_mixed_faults(tmp_path, virtual_time):
-    """G2, the small version: 20,000 ids of which one request in ten fails."""
-    await run_with_faults(tmp_path / "out.jsonl", 20_000, seed=1)
+    """G2, the small version: 8,000 ids of which one request in ten fails."""
+    await run_with_faults(tmp_path / "out.jsonl", 8_000, seed=1)
 
 
 @heavy
