@@ -186,6 +186,15 @@ def heavy(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-m", "heavy", *pytest_args, env=environment)
 
 
+@nox.session(python=PYTHONS[0])
+def properties(session: nox.Session) -> None:
+    """Try each property with 200 examples and machines with 50 steps; arguments go to pytest."""
+    pytest_args = install_package(session, "cli,parquet", *group("tests"))
+    environment = {**WHEEL_ONLY, "HYPOTHESIS_PROFILE": "goal"}
+    options = ["-m", "hypothesis", "--timeout", "0"]
+    session.run("python", "-m", "pytest", *options, *pytest_args, env=environment)
+
+
 @nox.session
 def chaos(session: nox.Session) -> None:
     """Live through 1,000 random bad days and print the figures; `-- --seeds N --first N`."""
