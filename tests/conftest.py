@@ -234,6 +234,16 @@ async def _no_task_left() -> AsyncIterator[None]:
     pytest.fail(f"tasks left: {', '.join(sorted(map(repr, left)))}")
 
 
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Let nobody hear of events: other fixtures listen to the log, which takes time and memory."""
+    log = logging.getLogger("kokoon_async")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    yield
+    log.setLevel(level)
+
+
 @pytest.fixture(autouse=True)
 def no_task_left(request: pytest.FixtureRequest) -> None:
     """Fail an async test whose loop still has tasks when all other fixtures are done."""

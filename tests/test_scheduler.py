@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import logging
 import math
 import random
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -171,16 +170,6 @@ class Line:
         assert len(scheduler) == 0
         assert (len(scheduler._agenda), list(scheduler._queue), scheduler._workers) == (0, [], {})
         assert scheduler._timer is None
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Let nobody hear of events: other fixtures listen to the log, and so cost time and memory."""
-    log = logging.getLogger("kokoon_async")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    yield
-    log.setLevel(level)
 
 
 def after(seconds: float, state: str = "completed") -> Callable[[str, int], str]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,16 +39,6 @@ MOST_SECONDS = 0.05
 _VID = re.compile(rb"GET /image/(\S+)")
 _ANY = "VID" * 12
 _RECORDS = [record_response(_ANY, state=state) for state in ("completed", "processing")]
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Let nobody hear of events: pytest keeps what is logged."""
-    log = logging.getLogger("kokoon_async")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    yield
-    log.setLevel(level)
 
 
 class Served(asyncio.Protocol):

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import gc
 import itertools
-import logging
 import math
 import pickle
 import threading
@@ -128,16 +127,6 @@ async def service(
         KokoonClient(token, base_url=sim.base_url, **options) as client,
     ):
         yield Service(sim, client)
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Let nobody hear of events: other fixtures listen to the log, which takes time."""
-    log = logging.getLogger("kokoon_async")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    yield
-    log.setLevel(level)
 
 
 @attrs.define
