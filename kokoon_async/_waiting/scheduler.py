@@ -139,7 +139,7 @@ class Scheduler:
         self._queue.append(image)
         if len(self._queue) > MOST_ENTRIES_BESIDES + MOST_ENTRIES_PER_IMAGE * len(self._images):
             self._queue = deque(other for other in self._queue if other.queued)
-        self._watch_deadlines(image)
+        self._agenda.put(image, image.first_deadline, images=len(self._images))
 
     def _forget(self, image: Awaited) -> None:
         image.entry, image.queued = None, False
