@@ -7,6 +7,7 @@ import gc
 import itertools
 import math
 import random
+import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -654,6 +655,28 @@ async def test_the_last_to_leave_stops_the_look():
     line.assert_nothing_left()
     assert first.result is second.result is None
     assert [event.outcome for event in line.told(WaitEnded)] == ["abandoned"] * 2
+
+
+@pytest.mark.fault("F-111")
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_a_timer_of_uvloop_that_is_due_at_once():
+    """For what is due already, uvloop gives a handle that knows no time; waits go on and end."""
+    import uvloop
+
+    async def wait_for_all() -> list[Any]:
+        line = Line(Looks(lambda vid, number: "completed", seconds=0.02), most_looks=1)
+        first = line.wait(VID)
+        late = line.wait(OTHER, timeout=1e-9)
+        assert not isinstance(line.scheduler._timer, asyncio.TimerHandle)
+        last = line.wait(make_vid(2))
+        for watcher in (late, first, last):
+            await watcher.over.wait()
+        await turns()
+        line.assert_nothing_left()
+        return [type(watcher.result) for watcher in (first, late, last)]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(wait_for_all()) == [Image, WaitTimedOut, Image]
 
 
 async def test_leaving_between_looks_leaves_no_timer():

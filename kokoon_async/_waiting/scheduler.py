@@ -78,6 +78,7 @@ class Scheduler:
         # The workers, and the image that each looks at.
         self._workers: dict[asyncio.Task[None], Awaited] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self._look_seconds = _FIRST_LOOK_ESTIMATE
 
     def __len__(self) -> int:
@@ -152,16 +153,16 @@ class Scheduler:
         if not self._images:
             self._agenda.clear()
         at = self._agenda.next_time()
+        if at == self._timer_at:  # remembered here: for what is due, uvloop gives no timer to ask
+            return
+        self._timer_at = at
         if self._timer is not None:
-            if self._timer.when() == at:
-                return
             self._timer.cancel()
-            self._timer = None
-        if at < math.inf:
-            self._timer = asyncio.get_running_loop().call_at(at, self._on_time, at)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(at, self._on_time, at) if at < math.inf else None
 
     def _on_time(self, at: float) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         # A timer may fire a tick of the clock too early; what it was set for is due all the same.
         now = max(at, asyncio.get_running_loop().time())
         while (image := self._agenda.pop_due(now)) is not None:
@@ -183,10 +184,7 @@ class Scheduler:
     # -- looks -------------------------------------------------------------------------
 
     def _start_looks(self) -> None:
-        while len(self._workers) < self._most_looks:
-            image = self._next_queued()
-            if image is None:
-                break
+        while len(self._workers) < self._most_looks and (image := self._next_queued()) is not None:
             worker = asyncio.create_task(self._work(image), name="kokoon looks")
             worker.add_done_callback(self._worker_ended)
             self._assign(image, worker)
