@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import random
 import tempfile
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +23,7 @@ from nginx_server import serve_any_record
 
 from kokoon_async import KokoonClient
 from kokoon_async.jobs import fetch_statuses
+from kokoon_async.jobs._distinct import DistinctIds
 
 
 Part = Callable[[str, int, "Meter"], Awaitable[None]]
@@ -108,6 +111,19 @@ def measured(part: Part, base_url: str, count: int) -> tuple[float, float, list[
     return figures
 
 
+def bytes_on_disk(count: int) -> float:
+    """Give the bytes for each id of the file where a job notes what it has seen; few stay in memory."""
+    draw = random.Random(1)
+    texts = ((line, str(uuid.UUID(int=draw.getrandbits(128)))) for line in range(count))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "seen"
+        distinct = DistinctIds(path)
+        distinct.only_new(texts)
+        size = path.stat().st_size
+        distinct.close()
+    return size / count
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -131,6 +147,7 @@ def main() -> None:
                 f"   MiB {early}at the end: {memory[-1]:5.0f}",
                 flush=True,
             )
+    print(f"ids that were seen, on disk: {bytes_on_disk(1_000_000):.1f} bytes each")
     print(f"fetch_statuses / get_images: {rates['fetch_statuses'] / rates['get_images']:.2f}")
 
 
