@@ -340,10 +340,9 @@ async def test_a_shard_alone_reports_what_stops_it():
 async def test_unusable_arguments_are_refused(tmp_path, options, said):
     """An argument that cannot be used is named, and nothing is sent or written."""
     api = FakeApi()
-    vids, out = options.pop("vids", VIDS), options.pop("out", "out.jsonl")
+    wanted = {"vids": VIDS, "out": "out.jsonl", **options}
+    vids, out = wanted.pop("vids"), wanted.pop("out")
     async with client_of(api) as client:
         with pytest.raises(ConfigurationError, match=said):
-            await fetch_statuses(
-                client, vids, out if out == "-" else Path(tmp_path, out), **options
-            )
+            await fetch_statuses(client, vids, out if out == "-" else Path(tmp_path, out), **wanted)
     assert (api.total, list(tmp_path.iterdir())) == (0, [])
