@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import select
+import sys
 import threading
 from pathlib import Path
 
@@ -42,6 +44,12 @@ def temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     yield
     assert list(folder.iterdir()) == []
+
+
+async def pipe_is_full():
+    """Return once standard output, a pipe that nobody reads, takes no more."""
+    while select.select([], [sys.stdout], [], 0)[1]:
+        await asyncio.sleep(0.005)
 
 
 def check_printed(given, stdout, tmp_path, printed=b""):
@@ -106,11 +114,12 @@ async def test_a_slow_reader_slows_the_job(pipe, tmp_path):
     api = FakeApi()
     async with client_of(api) as client:
         job = asyncio.create_task(fetch_statuses(client, vids, "-"))
+        await pipe_is_full()
         before = -1
         while before != api.total:  # until nothing moves any more
             before = api.total
-            await asyncio.sleep(0.1)
-        assert 500 <= api.total < 2000
+            await asyncio.sleep(0.05)
+        assert 400 <= api.total < 2000
         printed = await asyncio.to_thread(_read_all, stdout, 4000)
         await job
     check_printed(vids, stdout, tmp_path, printed)
@@ -138,13 +147,20 @@ async def test_a_reader_that_hangs_does_not_hold_up_a_cancellation(pipe):
     stdout = pipe()
     async with client_of(FakeApi()) as client:
         job = asyncio.create_task(fetch_statuses(client, make_vids(4000), "-"))
-        await asyncio.sleep(0.3)
+        await pipe_is_full()
         job.cancel()
         await asyncio.wait({job}, timeout=2)
         assert job.cancelled()
-    # Let the thread go, which is no daemon's business in a test.
-    while any(thread.name == "kokoon output" for thread in threading.enumerate()):
-        await asyncio.to_thread(os.read, stdout.fileno(), 1 << 20)
+    assert _is_printing()
+    # Let the thread go, or it would be left behind after the test.
+    os.set_blocking(stdout.fileno(), False)
+    while _is_printing():
+        stdout.read()
+        await asyncio.sleep(0.001)
+
+
+def _is_printing():
+    return any(thread.name == "kokoon output" for thread in threading.enumerate())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
