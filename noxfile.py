@@ -112,7 +112,10 @@ MUTATED = {
     ),
     "jobs": (
         ["jobs/_*.py"],
-        ["jobs", "jobs_disk", "jobs_folder", "jobs_input", "jobs_outage", "jobs_stdout"],
+        [
+            *("jobs", "jobs_disk", "jobs_folder", "jobs_input"),
+            *("jobs_outage", "jobs_poison", "jobs_report", "jobs_stdout"),
+        ],
     ),
 }
 

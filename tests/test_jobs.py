@@ -6,13 +6,14 @@ import pickle
 import uuid
 from pathlib import Path
 
+import orjson
 import pytest
 
-from kokoon_async import ConfigurationError, InsufficientCredit
+from kokoon_async import ConfigurationError, InsufficientCredit, Limits
 from kokoon_async._http.wire import FIELD_RULES, image_from_object
 from kokoon_async.jobs import Entry, JobProgress, Shard, fetch_statuses, run_shard
-from kokoon_async.jobs._report import Tally
-from kokoon_async.jobs._rows import COLUMNS
+from kokoon_async.jobs._rows import COLUMNS, invalid_row
+from kokoon_async.jobs._settling import wait_window
 
 from .bulk_api import NOT_FOUND, FakeApi, answer, client_of, make_vids, record
 from .bulk_contract import check_contract, read_rows
@@ -64,6 +65,23 @@ def test_rows_have_the_whole_record():
     assert set(FIELD_RULES) <= set(COLUMNS)
 
 
+def test_the_row_of_what_is_no_id():
+    """It says which line is at fault and why, and costs no request."""
+    row = orjson.loads(invalid_row(Entry("nonsense", 7, is_valid=False)))
+    known = {name: value for name, value in row.items() if value is not None}
+    assert known.pop("fetched_at").endswith("Z")
+    assert list(row) == list(COLUMNS)
+    assert known == {
+        "vid": "nonsense",
+        "outcome": "invalid",
+        "error_type": "InvalidVid",
+        "error_message": "Line 7 of the input is not an image id: a UUID as the API writes it,"
+        " 32 hexadecimal digits, grouped 8-4-4-4-12.",
+        "attempts": 0,
+        "line": 7,
+    }
+
+
 async def test_a_row_reads_back_as_the_image(tmp_path):
     """A row of JSON lines is a record that the converter reads: nothing but signatures is lost."""
     api = FakeApi()
@@ -91,17 +109,20 @@ async def test_parquet_has_types(tmp_path):
     check_contract(VIDS, tmp_path / "out.parquet")
 
 
-async def test_parquet_has_large_row_groups(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("count", "shard_size", "groups"),
+    [(25, 3, [12, 12, 1]), (24, 4, [12, 12]), (20, 5, [10, 10]), (25, 9, [18, 7])],
+)
+async def test_parquet_has_large_row_groups(tmp_path, monkeypatch, count, shard_size, groups):
     """A joined file has row groups of many parts, or reading it would be slow."""
     pyarrow = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("kokoon_async.jobs._parquet._ROWS_PER_GROUP", 10)
-    for count, groups in ((25, [12, 12, 1]), (24, [12, 12])):
-        out = tmp_path / f"{count}.parquet"
-        async with client_of(FakeApi()) as client:
-            await fetch_statuses(client, VIDS[:count], out, shard_size=4)
-        data = pyarrow.ParquetFile(out).metadata
-        assert [data.row_group(number).num_rows for number in range(len(groups))] == groups
-        check_contract(VIDS[:count], out)
+    out = tmp_path / "out.parquet"
+    async with client_of(FakeApi()) as client:
+        await fetch_statuses(client, VIDS[:count], out, shard_size=shard_size)
+    data = pyarrow.ParquetFile(out).metadata
+    assert [data.row_group(number).num_rows for number in range(data.num_row_groups)] == groups
+    check_contract(VIDS[:count], out)
 
 
 async def test_parquet_without_pyarrow_is_refused(tmp_path, monkeypatch):
@@ -238,6 +259,23 @@ async def test_waiting_for_final_states(tmp_path, virtual_time):
     assert report.failed == 1
 
 
+@pytest.mark.parametrize(
+    ("rate", "timeout", "window"),
+    [
+        (None, 60.0, 50_000),
+        (2.0, None, 50_000),
+        (2.0, 60.0, 12),
+        (3.0, 61.0, 18),
+        (1.0, 5.0, 1),
+        (1e6, 1e6, 50_000),
+    ],
+)
+async def test_how_many_images_are_waited_for_at_once(rate, timeout, window):
+    """Under a rate limit each image can be looked at ten times before its wait is over."""
+    async with client_of(FakeApi(), limits=Limits(requests_per_second=rate)) as client:
+        assert wait_window(client, timeout) == window
+
+
 async def test_progress(tmp_path, virtual_time):
     """*on_progress* hears of what is done, in flight and left, a few times per second."""
     api = FakeApi(seconds=1.0)
@@ -300,15 +338,6 @@ async def test_a_shard_needs_nobody_to_listen():
     async with client_of(FakeApi()) as client:
         result = await run_shard(client, Shard(0, [Entry(VIDS[0], 1)]))
     assert result.rows[0].startswith(b'{"vid":"' + VIDS[0].encode())
-
-
-def test_a_server_cannot_fill_the_memory_with_states():
-    """States are counted up to a hundred different ones; then they are others."""
-    tally = Tally()
-    tally.add(("image", f"state {number}") for number in range(150))
-    tally.add([("image", "state 3"), ("invalid", None)])
-    assert (len(tally.states), tally.states["(other)"], tally.states["state 3"]) == (101, 50, 2)
-    assert (tally.ids, tally.failed) == (152, 0)
 
 
 async def test_a_shard_alone_reports_what_stops_it():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -33,13 +34,14 @@ async def run(api, out, vids=VIDS, **options):
         return await fetch_statuses(client, vids, out, **options)
 
 
-async def refused(out, said, **options):
-    """Run a job that must be refused before anything is sent."""
+async def refused(out, said, *, hint=r"[A-Z][a-z].*\.", **options):
+    """Run a job that must be refused before anything is sent, with a sentence of what to do."""
     api = FakeApi()
     with pytest.raises(JobError, match=said) as caught:
         await run(api, out, **options)
     assert api.total == 0
-    assert caught.value.path
+    assert str(caught.value.path).startswith(str(out))
+    assert re.fullmatch(hint, caught.value.hint)
     return caught.value
 
 
@@ -72,6 +74,7 @@ async def test_foreign_files_are_left_alone(tmp_path, is_fresh):
     folder.mkdir()
     (folder / ".DS_Store").write_text("")
     await run(FakeApi(), folder, resume=not is_fresh)
+    assert (folder / ".DS_Store").exists()
     (folder / "notes.txt").write_text("mine")
     (folder / "_job.json").unlink()
     await refused(folder, "files that are no job's: 'notes.txt'", resume=not is_fresh)
@@ -116,7 +119,7 @@ async def test_parts_without_the_mark_of_a_job(tmp_path, name):
 async def test_no_permission(tmp_path):
     """Where nothing may be written, the error names the place."""
     tmp_path.chmod(0o500)
-    await refused(tmp_path / "out", "Permission denied")
+    await refused(tmp_path / "out", "Permission denied", hint="")
 
 
 async def test_an_error_of_the_system_names_the_place(tmp_path, monkeypatch):
@@ -126,7 +129,7 @@ async def test_an_error_of_the_system_names_the_place(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(_disk.os, "mkdir", refuse)
-    error = await refused(tmp_path / "out", "The job cannot use .*out: Permission denied")
+    error = await refused(tmp_path / "out", "The job cannot use .*out: Permission denied", hint="")
     assert error.path == str(tmp_path / "out")
 
 

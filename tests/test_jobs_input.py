@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from kokoon_async import JobError
-from kokoon_async.jobs import fetch_statuses
+from kokoon_async.jobs import Entry, fetch_statuses
 from kokoon_async.jobs._distinct import DistinctIds
 from kokoon_async.jobs._input import open_source
 from kokoon_async.jobs._lines import Lines
@@ -54,6 +54,7 @@ def test_lines_do_not_depend_on_blocks(size):
     for start in range(0, len(MESSY), size):
         lines.feed(MESSY[start : start + size])
     lines.feed(b"")
+    lines.feed(b"")  # whoever asks again at the end gets no more
     found = lines.take(100)
     assert [(number, text[:200].lower()) for number, text in found] == [
         (number, text) for number, text in enumerate(MEANT, 1) if text
@@ -80,7 +81,7 @@ async def test_utf_16_is_refused(tmp_path, mark):
     path.write_bytes(mark + VIDS[0].encode("utf-16-le") + b"\n\x00")
     api = FakeApi()
     async with client_of(api) as client:
-        with pytest.raises(JobError, match=r"is UTF-16, not UTF-8. Save it as UTF-8"):
+        with pytest.raises(JobError, match=rf"^The input {path} is UTF-16, not UTF-8\. Save"):
             await fetch_statuses(client, path, tmp_path / "out")
     assert api.total == 0
 
@@ -99,8 +100,9 @@ async def test_unreadable_input(tmp_path, name, said):
     (tmp_path / "file").write_text("")
     api = FakeApi()
     async with client_of(api) as client:
-        with pytest.raises(JobError, match=said):
+        with pytest.raises(JobError, match=said) as caught:
             await fetch_statuses(client, str(tmp_path / name), tmp_path / "out")
+    assert caught.value.path == str(tmp_path / name)
     assert (api.total, (tmp_path / "out").exists()) == (0, False)
 
 
@@ -116,14 +118,44 @@ async def test_a_file_that_breaks_half_way(tmp_path, monkeypatch):
                 raise OSError(5, "Input/output error")
             return super().read(size)
 
+    said = rf"^Cannot read on in the input {path}: Input/output error\..*1 finished"
     async with client_of(FakeApi()) as client:
         with monkeypatch.context() as patch:
             patch.setattr("pathlib.Path.open", lambda self, *args, **options: Breaking(self))
-            with pytest.raises(JobError, match=r"Cannot read on .* Input/output error.*1 finished"):
+            with pytest.raises(JobError, match=said) as caught:
                 await fetch_statuses(client, path, out, shard_size=15)
+        assert (caught.value.path, caught.value.errno) == (str(path), 5)
         report = await fetch_statuses(client, path, out, shard_size=15)
     assert report.shards_skipped == 1
     check_contract(path, out)
+
+
+async def test_a_file_is_read_no_further_than_is_asked(tmp_path, monkeypatch):
+    """What was read of a file tells how much of it is left, also when it has grown meanwhile."""
+    path = tmp_path / "vids.txt"
+    path.write_text("".join(f"{vid}\n" for vid in VIDS))
+    monkeypatch.setattr("kokoon_async.jobs._input._BLOCK", 10 * 37)
+    source = await open_source(path)
+    assert source.fraction() is None
+    assert len(await source.read(5)) == 5
+    assert source.fraction() == 5 / 40
+    assert len(await source.read(5)) == 5
+    assert source.fraction() == 10 / 40
+    assert source._file.tell() == 10 * 37
+    path.write_text("".join(f"{vid}\n" for vid in VIDS * 2))
+    assert len(await source.read(60)) == 60
+    assert source.fraction() == 1.0
+    await source.aclose()
+
+
+async def test_a_file_of_one_character(tmp_path):
+    """All of the smallest input was read when its one line was given."""
+    path = tmp_path / "vids.txt"
+    path.write_text("x")
+    source = await open_source(path)
+    assert await source.read(1) == [(1, "x")]
+    assert source.fraction() == 1.0
+    await source.aclose()
 
 
 async def test_a_named_pipe(tmp_path):
@@ -189,8 +221,74 @@ async def test_no_standard_input(tmp_path, monkeypatch, stdin):
     """Without a standard input the job does not start."""
     monkeypatch.setattr("sys.stdin", stdin)
     async with client_of(FakeApi()) as client:
-        with pytest.raises(JobError, match="There is no standard input"):
+        with pytest.raises(JobError, match=r"^There is no standard input") as caught:
             await fetch_statuses(client, "-", tmp_path / "out")
+    assert caught.value.path == "-"
+
+
+async def test_standard_input_that_cannot_be_read(standard_input):
+    """An error of standard input calls it a dash, as whoever gave it did."""
+    reading, writing = os.pipe()
+    standard_input(writing)  # the wrong end
+    source = await open_source("-")
+    with pytest.raises(JobError, match=r"^Cannot read the input -: Bad file desc") as caught:
+        await source.read(1)
+    assert caught.value.path == "-"
+    await source.aclose()
+    os.close(reading)
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+async def test_standard_input_in_utf_16(tmp_path, standard_input, is_file):
+    """Standard input of another encoding is called a dash too."""
+    if is_file:
+        (tmp_path / "vids.txt").write_bytes(b"\xff\xfex\x00")
+        standard_input(os.open(tmp_path / "vids.txt", os.O_RDONLY))
+    else:
+        reading, writing = os.pipe()
+        standard_input(reading)
+        os.write(writing, b"\xff\xfex\x00")
+        os.close(writing)
+    source = await open_source("-")
+    with pytest.raises(JobError, match=r"^The input - is UTF-16") as caught:
+        await source.read(1)
+    assert caught.value.path == "-"
+    await source.aclose()
+
+
+async def test_a_pipe_gives_what_is_there_or_what_is_asked_for(standard_input):
+    """Who is eager gets the first ids as they come, and who is not as many as were asked for."""
+    reading, writing = os.pipe()
+    standard_input(reading)
+    eager, patient = await open_source("-", eager=True), await open_source("-")
+    os.write(writing, b"a\n")
+    assert await asyncio.wait_for(eager.read(3), timeout=2) == [(1, "a")]
+    os.write(writing, b"b\n")
+    reads = asyncio.create_task(patient.read(2))
+    await asyncio.sleep(0.02)
+    assert not reads.done()
+    os.write(writing, b"c\n")
+    assert await asyncio.wait_for(reads, timeout=2) == [(1, "b"), (2, "c")]
+    for source in (eager, patient):
+        await source.aclose()
+    os.close(writing)
+
+
+async def test_a_pipe_is_closed_with_its_source(standard_input):
+    """The descriptor that was opened for a pipe is closed in the end."""
+    reading, writing = os.pipe()
+    standard_input(reading)
+    source = await open_source("-")
+    os.write(writing, b"a\n")
+    assert len(await source.read(1)) == 1
+    descriptor = source._descriptor
+    os.fstat(descriptor)
+    await source.aclose()
+    while reads_in_a_thread():
+        await asyncio.sleep(0.001)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    os.close(writing)
 
 
 def reads_in_a_thread():
@@ -288,6 +386,45 @@ async def test_an_input_that_raises_at_once(tmp_path):
     await source.aclose()
 
 
+@pytest.mark.parametrize(("count", "fractions"), [(40, [0.0, 0.25]), (0, [None, None])])
+async def test_a_list_tells_how_much_of_it_was_read(count, fractions):
+    """Of a list it is known how much of it was given; of none, nothing."""
+    source = await open_source(VIDS[:count])
+    before = source.fraction()
+    assert len(await source.read(10)) == min(count, 10)
+    assert [before, source.fraction()] == fractions
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_an_input_gave_comes_before_what_it_raises(is_async):
+    """What an iterator gave before it raised is given, and the next read raises."""
+
+    def give():
+        yield from VIDS[:3]
+        raise LookupError("no more")
+
+    async def give_later():
+        for vid in give():
+            yield vid
+
+    source = await open_source(give_later() if is_async else give())
+    assert [vid for _, vid in await source.read(5)] == VIDS[:3]
+    with pytest.raises(LookupError, match="no more"):
+        await source.read(5)
+    await source.aclose()
+
+
+async def test_an_async_iterable_gives_what_is_asked_for_or_what_is_there():
+    """Who is eager gets one id at a time of an async iterable, and who is not all of them."""
+
+    async def give():
+        for vid in VIDS:
+            yield vid
+
+    assert len(await (await open_source(give())).read(5)) == 5
+    assert len(await (await open_source(give(), eager=True)).read(5)) == 1
+
+
 async def test_the_input_is_read_only_as_fast_as_it_is_used(tmp_path):
     """An endless input does not fill the memory."""
     taken = 0
@@ -323,8 +460,11 @@ def test_the_set_of_ids_is_exact(tmp_path):
     distinct = DistinctIds(tmp_path / "seen")
     texts = [VIDS[0], VIDS[0].upper(), "x", "X", "x", "y" * 300, "y" * 200 + "z", "\ud800"]
     found = distinct.only_new(enumerate(texts))
-    assert [entry.line for entry in found] == [0, 2, 3, 5, 7]
-    assert found[-1].vid == "\\ud800"
+    assert found == [
+        Entry(VIDS[0], 0),
+        *(Entry(text, line, is_valid=False) for text, line in [("x", 2), ("X", 3)]),
+        *(Entry(text, line, is_valid=False) for text, line in [("y" * 200, 5), ("\\ud800", 7)]),
+    ]
     assert distinct.duplicates == 3
     assert distinct.only_new([(9, VIDS[0])]) == []
     distinct.close()

@@ -14,6 +14,9 @@ import pytest
 
 from kokoon_async import ConnectionFailed, JobError
 from kokoon_async.jobs import fetch_statuses
+from kokoon_async.jobs._distinct import DistinctIds
+from kokoon_async.jobs._input import open_source
+from kokoon_async.jobs._streaming import _Entries, _Sink
 
 from .bulk_api import FakeApi, answer, client_of, make_vids
 from .bulk_contract import check_contract
@@ -104,6 +107,17 @@ async def test_progress_of_a_list(pipe, tmp_path):
         await fetch_statuses(client, VIDS, "-", on_progress=heard.append)
     check_printed(VIDS, stdout, tmp_path)
     assert (heard[-1].done, heard[-1].total) == (50, 50)
+
+
+async def test_how_many_rows_there_will_be(tmp_path):
+    """From the part of the input that was read follows how many ids there are in all."""
+    source = await open_source([VIDS[0], "# a comment", *make_vids(1500, seed=3)])
+    distinct = await asyncio.to_thread(DistinctIds, tmp_path / "seen")
+    entries = _Entries(source, distinct, _Sink(-1))
+    assert entries.expected_ids() is None
+    assert len(await entries.next()) == 500
+    assert entries.expected_ids() == pytest.approx(1501, abs=2)
+    await asyncio.to_thread(distinct.close)
 
 
 @pytest.mark.fault("F-93")

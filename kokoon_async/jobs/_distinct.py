@@ -102,5 +102,5 @@ def _invalid(line: int, text: str) -> tuple[Entry, bytes]:
     """Give the entry of a text that is no id, and its key."""
     # Lone surrogates cannot be written to a file.
     shown = text[:_MOST_SHOWN_LETTERS].encode("utf-8", "backslashreplace")
-    key = blake2b(shown, digest_size=_KEY_BYTES, person=b"no vid").digest()
+    key = blake2b(shown, digest_size=_KEY_BYTES).digest()
     return Entry(shown.decode(), line, is_valid=False), key

@@ -82,7 +82,7 @@ class Parquet:
         """Write all parts, in order, as one file with large row groups."""
         with self._pa.parquet.ParquetWriter(target, self._schema) as writer:
             for table in self._groups(parts):
-                writer.write_table(table, row_group_size=table.num_rows)
+                writer.write_table(table)
 
     def _groups(self, parts: Iterable[bytes]) -> Iterator[Any]:
         """Put the parts' tables together until they make a row group worth its name."""
