@@ -146,13 +146,15 @@ def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
         "only_mutate": [f"kokoon_async/{module}" for module in modules],
         "also_copy": ["README.md", "CHANGELOG.md", "docs", "benchmarks", "noxfile.py"],
         "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in tests],
-        "pytest_add_cli_args": ["-p", "no:randomly", "-p", "no:cacheprovider"],
+        "pytest_add_cli_args": ["-p", "no:randomly", "-p", "no:cacheprovider", "--timeout=15"],
     }
     table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     with (tree / "pyproject.toml").open("a") as project:
         project.write(f"\n[tool.mutmut]\n{table}")
     with session.chdir(tree):
-        session.run("mutmut", "run", silent=True)
+        # Some mutants wait for what never comes; meanwhile others have the processor.
+        workers = 2 * (os.cpu_count() or 1)
+        session.run("mutmut", "run", "--max-children", str(workers), silent=True)
         session.run("mutmut", "results")
         session.run("mutmut", "export-cicd-stats", silent=True)
     seen = json.loads((tree / "mutants" / "mutmut-cicd-stats.json").read_text("utf-8"))
