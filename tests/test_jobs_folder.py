@@ -19,6 +19,7 @@ from kokoon_async.jobs import Entry, Shard, _disk, fetch_statuses
 from kokoon_async.jobs._folder import JobFolder
 from kokoon_async.jobs._formats import Jsonl, outcomes_of
 from kokoon_async.jobs._layout import JobSpec, PartName, is_ours
+from kokoon_async.jobs._opening import clear
 
 from .bulk_api import BASE_URL, FakeApi, answer, client_of, make_vids, record
 from .bulk_contract import check_contract
@@ -152,7 +153,9 @@ async def test_an_error_of_the_system_names_the_place(tmp_path, monkeypatch):
 async def test_another_job_is_refused(tmp_path, options, said):
     """A job is resumed with the same input and settings, and with no others."""
     await run(FakeApi(), tmp_path / "out")
-    await refused(tmp_path / "out", said, **options)
+    resume = "Give the same input" if "vids" in options else "Use the same settings"
+    afresh = r"Start afresh \(resume=False, or --fresh\), or choose another output\."
+    await refused(tmp_path / "out", said, hint=f"{resume} to resume it\\. {afresh}", **options)
     check_contract(VIDS, tmp_path / "out")
 
 
@@ -168,7 +171,8 @@ async def test_another_server_is_refused(tmp_path):
 async def test_another_input_for_a_finished_file(tmp_path, vids):
     """A finished file is told from one of another input, though its parts are gone."""
     await run(FakeApi(), tmp_path / "out.csv")
-    await refused(tmp_path / "out.csv", "is finished, and had other ids", vids=vids)
+    error = await refused(tmp_path / "out.csv", "is finished, and had other ids", vids=vids)
+    assert error.path == str(tmp_path / "out.csv.parts")
     check_contract(VIDS, tmp_path / "out.csv")
 
 
@@ -368,6 +372,24 @@ async def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     left = [path for path in out.iterdir() if path.name.startswith(("_tmp", "_seen"))]
     assert sorted(left) == sorted(mine)
     assert not is_ours("_tmp-notes.txt")
+
+
+def test_what_says_that_all_is_well_goes_first(tmp_path, monkeypatch):
+    """A fresh start that is killed half-way leaves no note of a success without its parts."""
+    parts = [f"part-{index:06d}-{'0' * 16}-{'0' * 8}.csv" for index in range(3)]
+    names = [parts[0], "_job.json", parts[1], "_SUCCESS", "_lock", ".mine", parts[2]]
+    for name in names:
+        (tmp_path / name).write_text("")
+    real, removed = os.unlink, []
+
+    def unlink(path):
+        removed.append(path.name)
+        real(path)
+
+    monkeypatch.setattr(_disk.os, "unlink", unlink)
+    assert clear(tmp_path, names) == ["_job.json", "_lock"]
+    assert removed == ["_SUCCESS", *parts]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", "_job.json", "_lock"]
 
 
 # -- the joined file -------------------------------------------------------------------

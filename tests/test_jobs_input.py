@@ -256,11 +256,18 @@ async def test_standard_input_in_utf_16(tmp_path, standard_input, is_file):
     await source.aclose()
 
 
-async def test_a_pipe_gives_what_is_there_or_what_is_asked_for(standard_input):
+@pytest.mark.parametrize("is_named", [False, True])
+async def test_a_pipe_gives_what_is_there_or_what_is_asked_for(tmp_path, standard_input, is_named):
     """Who is eager gets the first ids as they come, and who is not as many as were asked for."""
-    reading, writing = os.pipe()
-    standard_input(reading)
-    eager, patient = await open_source("-", eager=True), await open_source("-")
+    if is_named:
+        name = tmp_path / "pipe"
+        os.mkfifo(name)
+        writing = os.open(name, os.O_RDWR)  # does not wait for a reader
+    else:
+        name = "-"
+        reading, writing = os.pipe()
+        standard_input(reading)
+    eager, patient = await open_source(name, eager=True), await open_source(name)
     os.write(writing, b"a\n")
     assert await asyncio.wait_for(eager.read(3), timeout=2) == [(1, "a")]
     os.write(writing, b"b\n")
