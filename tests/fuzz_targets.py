@@ -381,6 +381,7 @@ CORPUS: dict[Target, list[bytes]] = {
         _table(vid=[VID]), _table(outcome=["image"]), _table(outcome=["image"], state=[None]),
         _table(outcome=[None], state=[None]), _table(outcome=[1], state=[2.5]),
         _table(outcome=[["image"]], state=[{"a": 1}]), _table(outcome=[b"\xff"], state=["x"]),
+        _table(outcome=["image"] * 100_000, state=["completed"] * 100_000),
     ],
     input_lines: [
         VID.encode() + b"\n", b"\xef\xbb\xbf# comment\r\n" + VID.encode(), b"\xff\xfea\0", b"\xfe\xff",

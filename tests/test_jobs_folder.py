@@ -19,7 +19,7 @@ from kokoon_async.jobs import Entry, Shard, _disk, fetch_statuses
 from kokoon_async.jobs._folder import JobFolder
 from kokoon_async.jobs._formats import Jsonl, outcomes_of
 from kokoon_async.jobs._layout import JobSpec, PartName, is_ours
-from kokoon_async.jobs._opening import clear
+from kokoon_async.jobs._opening import check_output, clear
 
 from .bulk_api import BASE_URL, FakeApi, answer, client_of, make_vids, record
 from .bulk_contract import check_contract
@@ -317,8 +317,10 @@ async def test_a_part_changed_while_the_job_runs(tmp_path):
 
     vids = make_vids(2000)
     api = FakeApi(answers={vids[-1]: [meddle]})
-    with pytest.raises(JobError, match=r"was changed while the job was running. Run the same call"):
+    said = rf"^{out}\.parts/part-.*jsonl was changed while the job was running\. Run the same call"
+    with pytest.raises(JobError, match=said) as caught:
         await run(api, out, vids=vids, shard_size=300)
+    assert caught.value.path in map(str, (tmp_path / "out.jsonl.parts").glob("part-*"))
     await run(api, out, vids=vids, shard_size=300)
     check_contract(vids, out)
 
@@ -489,6 +491,16 @@ async def test_the_own_output_of_a_job_that_was_stopped(tmp_path, is_fresh):
     assert report.outcomes == {"image": 30}
     assert out.read_bytes() != before
     check_contract(VIDS, out)
+
+
+def test_a_long_file_is_measured_in_blocks(tmp_path):
+    """A file of gigabytes is known by all of its bytes, and read a mebibyte at a time."""
+    out, blocks = tmp_path / "out", []
+    content = b"".join(number.to_bytes(4) for number in range(600_000))
+    out.write_bytes(content)
+    known = [_disk.WrittenFile(2_400_000, f"{zlib.crc32(content):08x}")]
+    assert check_output(out, known, lambda: blocks.append(out)) == known
+    assert len(blocks) == 3
 
 
 @pytest.mark.parametrize("step", ["join", "measure"])

@@ -327,10 +327,17 @@ def test_a_silent_pipe_outlives_the_loop(standard_input):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(source.read(5), timeout=0.02)
 
-    asyncio.run(give_up())
+        return source
+
+    source = asyncio.run(give_up())
+    assert [thread.daemon for thread in threading.enumerate() if thread.name == "kokoon input"] == [
+        True  # or the program could not end
+    ]
     os.close(writing)
     while reads_in_a_thread():
         pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(source._descriptor)
 
 
 async def test_a_pipe_that_breaks(tmp_path, monkeypatch):

@@ -6,7 +6,14 @@ import asyncio
 
 import pytest
 
-from kokoon_async import AuthenticationFailed, ConnectionFailed, JobError, Limits, OutcomeStream
+from kokoon_async import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    JobError,
+    Limits,
+    OutcomeStream,
+    ServerError,
+)
 from kokoon_async._waiting.bulk import Fetching
 from kokoon_async.jobs import fetch_statuses
 from kokoon_async.jobs._valve import Valve
@@ -142,6 +149,17 @@ async def test_nothing_but_forbidden_images_were_there_before(tmp_path, virtual_
         report = await run(api, tmp_path / "out", retry_failed=retry_failed)
         assert report.outcomes == {"image": 30, "failed": 10}
     check_contract(VIDS, tmp_path / "out")
+
+
+def test_three_refusals_in_a_row_may_be_the_ids_fault():
+    """Where nothing ever succeeded, each third 5xx in a row lets more ids be tried."""
+    valve = Valve(None, patience=None)
+    server, network = ServerError("no"), ConnectionFailed("no")
+    errors = [server, server, network, *[server] * 4, network, *[server] * 3]
+    blind = [valve._is_blind(error) for error in errors]
+    assert [number for number, is_blind in enumerate(blind) if is_blind] == [5, 10]
+    valve.remember(VIDS[0])
+    assert not any(valve._is_blind(server) for _ in range(9))
 
 
 async def test_a_forbidden_probe_while_others_are_answered(virtual_time):

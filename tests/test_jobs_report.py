@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from kokoon_async import AuthenticationFailed, JobError
 from kokoon_async.jobs import JobReport
 from kokoon_async.jobs._cutting import Cutter
 from kokoon_async.jobs._report import Meter, Tally
+from kokoon_async.jobs._run import job_error
 
 
 async def progress_after(meter, seconds, done, **options):
@@ -73,6 +75,22 @@ def test_a_report_is_a_sentence():
     assert str(report) == "3 ids (1 failed, 2 image) in out: 5 requests, 1.3 s"
     empty = JobReport("out", "jsonl", 0, 0, **{**counts, "outcomes": {}}, **cost)
     assert str(empty) == "0 ids (none) in out: 5 requests, 1.3 s"
+
+
+@pytest.mark.parametrize(
+    ("error", "hint", "path"),
+    [
+        (AuthenticationFailed("No.", hint="Try."), "Try. Go on.", "out"),
+        (JobError("No.", "Try."), "Try. Go on.", "out"),
+        (JobError("No.", path="part"), "Go on.", "part"),
+        (JobError("No.", "Try.", path="part", errno=5), "Try.", "part"),
+    ],
+)
+def test_what_ends_a_job_says_where_and_what_next(error, hint, path):
+    """An error that names its own path and what to do is not told to be gone on from."""
+    told = job_error(error, "out", "Go on.")
+    assert (told.message, told.hint, told.path) == ("No.", hint, path)
+    assert told.errno == getattr(error, "errno", None)
 
 
 def test_states_do_not_fill_the_memory():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import select
+import shutil
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +21,7 @@ from kokoon_async.jobs._distinct import DistinctIds
 from kokoon_async.jobs._input import open_source
 from kokoon_async.jobs._streaming import _Entries, _Sink
 
-from .bulk_api import FakeApi, answer, client_of, make_vids
+from .bulk_api import FakeApi, answer, client_of, make_vids, record
 from .bulk_contract import check_contract
 
 
@@ -45,7 +48,7 @@ def temporary_folder(tmp_path, monkeypatch):
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    yield
+    yield folder
     assert list(folder.iterdir()) == []
 
 
@@ -67,10 +70,13 @@ async def test_rows_are_printed(pipe, tmp_path):
     stdout = pipe()
     given = [*VIDS, VIDS[0], "nonsense"]
     api = FakeApi(answers={VIDS[3]: [answer(500)] * 9, VIDS[4]: [answer(503)]})
+    heard = []
     async with client_of(api) as client:
-        report = await fetch_statuses(client, given, "-")
+        report = await fetch_statuses(client, given, "-", on_progress=heard.append)
     check_printed(given, stdout, tmp_path)
-    assert (report.out, report.ids, report.duplicates, report.shards) == ("-", 51, 1, 0)
+    assert (report.out, report.format) == ("-", "jsonl")
+    assert (report.ids, report.duplicates, report.shards, report.shards_skipped) == (51, 1, 0, 0)
+    assert (heard[-1].done, heard[-1].failed, heard[-1].skipped) == (51, 1, 0)
     assert report.outcomes == {"image": 49, "failed": 1, "invalid": 1}
     assert (report.requests, report.retries) == (api.total, 9)
 
@@ -106,7 +112,43 @@ async def test_progress_of_a_list(pipe, tmp_path):
     async with client_of(FakeApi()) as client:
         await fetch_statuses(client, VIDS, "-", on_progress=heard.append)
     check_printed(VIDS, stdout, tmp_path)
-    assert (heard[-1].done, heard[-1].total) == (50, 50)
+    assert [(each.done, each.total) for each in (heard[0], heard[-1])] == [(0, None), (50, 50)]
+
+
+async def test_final_states_are_printed(pipe, tmp_path, virtual_time):
+    """With *wait* a row is printed once its image is finished, or its time is over."""
+    stdout = pipe()
+    api = FakeApi()
+    api.answers[VIDS[0]] = [record(VIDS[0], state="processing")] * 3
+    api.answers[VIDS[1]] = [record(VIDS[1], state="processing") for _ in range(3000)]
+    async with client_of(api) as client:
+        report = await fetch_statuses(client, VIDS, "-", wait=True, timeout=300.0)
+    check_printed(VIDS, stdout, tmp_path)
+    assert report.outcomes == {"image": 49, "timed_out": 1}
+    assert report.states == {"completed": 49, "processing": 1}
+    assert report.seconds == pytest.approx(300, abs=1)
+
+
+async def test_what_is_noted_meanwhile_may_be_removed(pipe, tmp_path, temporary_folder):
+    """Which ids were seen is noted in a folder that is named for us; somebody may clean it up."""
+    stdout = pipe()
+    names = []
+
+    def clean_up():
+        for folder in temporary_folder.iterdir():
+            names.append(folder.name)
+            shutil.rmtree(folder)
+
+    async def give():
+        yield VIDS[0]
+        yield VIDS[0]
+        await asyncio.to_thread(clean_up)
+
+    async with client_of(FakeApi()) as client:
+        report = await fetch_statuses(client, give(), "-")
+    check_printed(VIDS[:1], stdout, tmp_path)
+    assert report.duplicates == 1
+    assert [name[:7] for name in names] == ["kokoon-"]
 
 
 async def test_how_many_rows_there_will_be(tmp_path):
@@ -115,8 +157,9 @@ async def test_how_many_rows_there_will_be(tmp_path):
     distinct = await asyncio.to_thread(DistinctIds, tmp_path / "seen")
     entries = _Entries(source, distinct, _Sink(-1))
     assert entries.expected_ids() is None
-    assert len(await entries.next()) == 500
-    assert entries.expected_ids() == pytest.approx(1501, abs=2)
+    for _ in range(3):
+        assert len(await entries.next()) == 500
+        assert entries.expected_ids() == pytest.approx(1501, abs=2)
     await asyncio.to_thread(distinct.close)
 
 
@@ -183,9 +226,23 @@ async def test_a_full_disk_behind_standard_output(monkeypatch):
     full = open("/dev/full", "w")  # noqa: PTH123, SIM115
     monkeypatch.setattr("sys.stdout", full)
     async with client_of(FakeApi()) as client:
-        with pytest.raises(JobError, match="Cannot write to standard output: No space left"):
+        with pytest.raises(JobError, match=r"^Cannot write to standard output: No sp") as caught:
             await fetch_statuses(client, VIDS, "-")
+    assert (caught.value.path, caught.value.errno) == ("-", errno.ENOSPC)
     full.close()
+
+
+async def test_an_output_that_fails_without_a_word(pipe, monkeypatch):
+    """An error of the system that says nothing is called by its class."""
+    pipe()
+
+    def fail(descriptor, content):
+        raise OSError
+
+    monkeypatch.setattr("kokoon_async.jobs._streaming.os", SimpleNamespace(write=fail))
+    async with client_of(FakeApi()) as client:
+        with pytest.raises(JobError, match=r"^Cannot write to standard output: OSError\."):
+            await fetch_statuses(client, VIDS, "-")
 
 
 @pytest.mark.parametrize("output", [None, io.StringIO()])
@@ -194,9 +251,10 @@ async def test_no_standard_output(monkeypatch, output):
     monkeypatch.setattr("sys.stdout", output)
     api = FakeApi()
     async with client_of(api) as client:
-        with pytest.raises(JobError, match="There is no standard output"):
+        with pytest.raises(JobError, match=r"^There is no standard output to write") as caught:
             await fetch_statuses(client, VIDS, "-")
-    assert api.total == 0
+    assert (api.total, caught.value.path) == (0, "-")
+    assert caught.value.hint == "Give the path of a file."
 
 
 async def test_what_stops_a_job_stops_this_one(pipe, virtual_time):
@@ -204,8 +262,9 @@ async def test_what_stops_a_job_stops_this_one(pipe, virtual_time):
     pipe()
     api = FakeApi(default=lambda vid: answer(401, {"message": "unauthorized"}))
     async with client_of(api) as client:
-        with pytest.raises(JobError, match=r"refused the token.*for this API.$"):
+        with pytest.raises(JobError, match=r"refused the token.*for this API.$") as caught:
             await fetch_statuses(client, VIDS, "-")
+    assert caught.value.path == "-"
     api = FakeApi(default=lambda vid: ConnectionFailed("Refused."))
     async with client_of(api) as client:
         with pytest.raises(JobError, match="No usable answer from the API"):

@@ -62,6 +62,7 @@ class Parquet:
         """Give the outcome and the state of each row of a part."""
         wanted = self._pa.schema([self._schema.field(name) for name in ("outcome", "state")])
         try:
+            self._check_counts(content)
             table = self._table_of(content, columns=wanted.names)
         except (self._pa.ArrowException, OSError) as error:
             raise ValueError(str(error)) from None
@@ -96,6 +97,13 @@ class Parquet:
                 tables, rows = [], 0
         if tables:
             yield self._pa.concat_tables(tables)
+
+    def _check_counts(self, content: bytes) -> None:
+        """Refuse what has fewer bytes than rows: room for all of these would be made at once."""
+        data = self._pa.parquet.read_metadata(self._pa.BufferReader(content))
+        groups = [data.row_group(number).num_rows for number in range(data.num_row_groups)]
+        if not all(0 <= rows <= len(content) for rows in groups):
+            raise ValueError(f"It has {len(content)} bytes, and row groups of {groups} rows.")
 
     def _table_of_rows(self, rows: Sequence[bytes]) -> Any:
         content = b"\n".join(rows)
