@@ -167,8 +167,9 @@ async def test_a_pause_is_told(tmp_path, virtual_time, caplog):
     assert (reasons[0], reasons[-1]) == (None, None)
     assert {reason[:36] for reason in reasons[10:70]} == {"No good answer from the API: Refused"}
     assert {progress.seconds_left for progress in heard[10:70]} == {None}
-    told = [message for message in caplog.messages if message.startswith("job.")]
-    assert told == ["job.paused", "job.resumed"]
+    told = [record for record in caplog.records if record.message.startswith("job.")]
+    assert [record.message for record in told] == ["job.paused", "job.resumed"]
+    assert told[0].kokoon_error == "ConnectionFailed"
 
 
 @pytest.mark.fault("F-101")
@@ -243,15 +244,20 @@ async def test_nothing_but_poison(tmp_path, virtual_time):
 
 
 @pytest.mark.parametrize("count", [3, 500])
-@pytest.mark.parametrize("fault", [FAULTS[0], FAULTS[5]], ids=repr)
-async def test_a_server_that_is_not_there(tmp_path, virtual_time, fault, count):
+@pytest.mark.parametrize(
+    ("fault", "hint"),
+    [(ConnectionFailed("Refused.", "Try later."), "Try later. 0"), (FAULTS[5], "")],
+    ids=["refused", "html"],
+)
+async def test_a_server_that_is_not_there(tmp_path, virtual_time, fault, count, hint):
     """Without any usable answer from the start, the job gives up after two minutes."""
     api = FallibleApi(begin=0.0, fault=fault)
     vids = VIDS[:count]
     with pytest.raises(
         JobError, match=r"No usable answer from the API, for 12. s from the start.*0 finished"
-    ):
+    ) as caught:
         await job(api, tmp_path / "out", vids)
+    assert caught.value.hint.startswith(hint)
     assert 120 <= virtual_time < 130
     assert api.total <= min(count * 3, IN_FLIGHT) + RETRIES + 13
     report = await job(FakeApi(), tmp_path / "out", vids)
@@ -261,11 +267,13 @@ async def test_a_server_that_is_not_there(tmp_path, virtual_time, fault, count):
 
 async def test_a_certificate_that_does_not_fit(tmp_path, virtual_time):
     """What cannot get better ends the job at once."""
-    fault = ConnectionFailed("The certificate is for another host.", is_lasting=True)
+    said = "The certificate is for another host."
+    fault = ConnectionFailed(said, "Set base_url.", is_lasting=True)
     api = FallibleApi(begin=0.0, fault=fault)
-    with pytest.raises(JobError, match=r"The API cannot be reached. The certificate"):
+    with pytest.raises(JobError, match=r"The API cannot be reached. The certificate") as caught:
         await job(api, tmp_path / "out")
     assert virtual_time < 5
+    assert caught.value.hint.startswith("Set base_url. 0 finished shards")
 
 
 @pytest.mark.fault("F-101")
@@ -411,6 +419,20 @@ class Prober:
         if isinstance(result, BaseException):
             raise result
         return Answer(result, answer(200))
+
+
+async def test_nothing_is_fed_while_a_streak_is_looked_into(virtual_time):
+    """Also a short streak closes the valve for as long as a probe is under way."""
+    valve = Valve(Prober(Image(VIDS[0], ImageState.COMPLETED)), patience=None, holds=False)
+    assert valve.lets_through()
+    streak = valve.failed(VIDS[0], ServerError("no"))
+    assert valve.lets_through()
+    looking = asyncio.create_task(valve.resolve(streak))
+    await asyncio.sleep(0.5)
+    assert (valve.lets_through(), streak.is_over) == (False, False)
+    await looking
+    assert (valve.lets_through(), streak.is_over, streak.is_outage) == (True, True, False)
+    assert (valve.in_flight, valve.requests) == (2, 1)
 
 
 async def test_another_feeder_goes_on_with_the_probes(virtual_time):

@@ -229,9 +229,8 @@ class Valve:
                 self._open()
                 return
             self._note(error)
-            self._check_hope()
-            at = min(started + PROBE_EVERY, self._gives_up_at)
-            await asyncio.sleep(max(0.0, at - loop.time()))
+            patience = self._patience_left()
+            await asyncio.sleep(max(0.0, min(started + PROBE_EVERY - loop.time(), patience)))
 
     async def _probe(self) -> KokoonError | None:
         """Ask for one image; give what went wrong, if it may pass."""
@@ -263,9 +262,7 @@ class Valve:
         if self.reason is None:
             logger.warning("job.paused", extra={"kokoon_error": type(error).__name__})
         self._error = error
-        self._darkens()
         self.reason = f"No good answer from the API: {error.message}"
-        self._streak.is_outage = True
 
     def _open(self) -> None:
         if self.reason is not None:
@@ -276,9 +273,12 @@ class Valve:
         self.reason = None
         self._end_streak()
 
-    def _darkens(self) -> None:
+    def _darkens(self) -> float:
+        """Take note that there is no good answer; give for how many seconds that is so."""
+        now = asyncio.get_running_loop().time()
         if self._dark_since is None:
-            self._dark_since = asyncio.get_running_loop().time()
+            self._dark_since = now
+        return now - self._dark_since
 
     def _end_streak(self) -> None:
         self._streak.is_over = True
@@ -289,23 +289,14 @@ class Valve:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    @property
-    def _gives_up_at(self) -> float:
-        """When patience is over; infinite if never, or while nothing is wrong."""
-        if self._patience is None or self._dark_since is None:
-            return math.inf
-        return self._dark_since + self._patience
-
-    def _check_hope(self) -> None:
+    def _patience_left(self) -> float:
         """
-        Give up if no good answer came for too long.
+        Give for how many seconds to try on; infinite if for ever.
 
         Raises:
             JobError: It says what happened; the job adds what was kept.
         """
-        error, since = self._error, self._dark_since
-        now = asyncio.get_running_loop().time()
-        dark = 0.0 if since is None else now - since
+        error, dark = self._error, self._darkens()
         if self._good is None and isinstance(error, ConnectionFailed) and error.is_lasting:
             raise JobError(f"The API cannot be reached. {error.message}", error.hint)
         is_api = isinstance(error, ServerError | RateLimited)
@@ -314,5 +305,7 @@ class Valve:
                 f"No usable answer from the API, for {dark:.0f} s from the start. {error.message}",
                 error.hint,
             )
-        if now >= self._gives_up_at - _GRAIN:
+        left = math.inf if self._patience is None else self._patience - dark
+        if left <= _GRAIN:
             raise JobError(f"No good answer from the API for {dark:.0f} s. {error.message}")
+        return left
