@@ -114,7 +114,7 @@ MUTATED = {
         ["jobs/_*.py"],
         [
             *("jobs", "jobs_disk", "jobs_folder", "jobs_input"),
-            *("jobs_outage", "jobs_poison", "jobs_report", "jobs_stdout"),
+            *("jobs_outage", "jobs_poison", "jobs_report", "jobs_settling", "jobs_stdout"),
         ],
     ),
 }

@@ -16,6 +16,7 @@ from kokoon_async import (
     ConnectionFailed,
     Image,
     ImageState,
+    InsufficientCredit,
     JobError,
     Limits,
     OutcomeStream,
@@ -433,6 +434,30 @@ async def test_nothing_is_fed_while_a_streak_is_looked_into(virtual_time):
     await looking
     assert (valve.lets_through(), streak.is_over, streak.is_outage) == (True, True, False)
     assert (valve.in_flight, valve.requests) == (2, 1)
+
+
+async def test_ten_failures_in_a_row_close_the_valve(virtual_time):
+    """Nine failures with nothing good among them say nothing yet; a good answer counts anew."""
+    valve = Valve(Prober(), patience=None, holds=False)
+    for _ in range(2):
+        for _ in range(9):
+            valve.failed(VIDS[0], ServerError("no"))
+        assert valve.lets_through()
+        valve.answered(VIDS[1])
+    await fill(valve)
+    assert not valve.lets_through()
+
+
+@pytest.mark.parametrize("error", [ClientClosed("Closed."), InsufficientCredit("no", status=402)])
+async def test_a_probe_that_ends_it_all(virtual_time, error):
+    """A client that was closed ends a job, although another image was answered meanwhile."""
+    valve = Valve(Prober(error), patience=None, holds=False)
+    await fill(valve)
+    feeder = asyncio.create_task(valve.wait_for_passage())
+    await asyncio.sleep(0.5)
+    valve.answered(VIDS[1])
+    with pytest.raises(type(error)):
+        await feeder
 
 
 async def test_another_feeder_goes_on_with_the_probes(virtual_time):

@@ -250,22 +250,20 @@ class _Feed:
             self._news.set_result(None)
 
     def _ask_again(self, asked: _Asked, error: KokoonError) -> None:
-        if isinstance(error, RequestTimedOut) and error.phase == _NO_TURN:
-            # At a low rate the queue can be longer than a call may take. That is nobody's
-            # fault; but a poison id may not hide behind it for ever.
-            asked.cut_short += error.attempts > 0
-            is_failure = asked.cut_short > _MOST_CUT_SHORT
-        elif isinstance(error, WaitTimedOut) and not error.attempts:
-            # The same of a look; or it takes longer than the whole wait, again and again.
-            asked.cut_short += 1
-            is_failure = asked.cut_short > _MOST_CUT_SHORT
+        # At a low rate a call's next attempt, or a look, may not have its turn in time. That is
+        # nobody's fault; but a poison id may not hide behind it for ever, nor a look that takes
+        # longer than the whole wait.
+        is_cut_short = (
+            not error.attempts
+            if isinstance(error, WaitTimedOut)
+            else isinstance(error, RequestTimedOut) and error.phase == _NO_TURN
+        )
+        asked.cut_short += is_cut_short
+        if is_cut_short and asked.cut_short <= _MOST_CUT_SHORT:
+            self._valve.dropped(1)
         else:
-            is_failure = True
-        if is_failure:
             asked.tries += max(1, error.attempts)
             asked.streaks.append(self._valve.failed(asked.entry.vid, error))
-        else:
-            self._valve.dropped(1)
         asked.due = _now() + _PAUSE_BETWEEN_ROUNDS
         self._again.append(asked)
 
