@@ -138,6 +138,7 @@ def mutate(session: nox.Session) -> None:
 def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
     """Mutate one part in a copy of the tree; return how many mutants were killed, of how many."""
     modules, tests = MUTATED[part]
+    selected = [f"tests/test_{name}.py" for name in tests]
     tree = pathlib.Path(session.create_tmp()) / part
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "dist"))
@@ -145,13 +146,14 @@ def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
         "source_paths": ["kokoon_async"],
         "only_mutate": [f"kokoon_async/{module}" for module in modules],
         "also_copy": ["README.md", "CHANGELOG.md", "docs", "benchmarks", "noxfile.py"],
-        "pytest_add_cli_args_test_selection": [f"tests/test_{name}.py" for name in tests],
+        "pytest_add_cli_args_test_selection": selected,
         "pytest_add_cli_args": ["-p", "no:randomly", "-p", "no:cacheprovider", "--timeout=15"],
     }
     table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     with (tree / "pyproject.toml").open("a") as project:
         project.write(f"\n[tool.mutmut]\n{table}")
     with session.chdir(tree):
+        session.run("python", "-m", "tests.stable_names", *selected)
         # Some mutants wait for what never comes; meanwhile others have the processor.
         workers = 2 * (os.cpu_count() or 1)
         session.run("mutmut", "run", "--max-children", str(workers), silent=True)

@@ -266,7 +266,11 @@ async def test_a_part_cut_by_hand(tmp_path, cut, caplog):
 
 
 @pytest.mark.fault("F-96")
-@pytest.mark.parametrize("content", [b"", b"\xff", b'"', b"a\nb\n", b"PAR1" * 9], ids=repr)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b'"', b"a\nb\n", b"PAR1" * 9],
+    ids=["empty", "no text", "quote", "lines", "magic"],
+)
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 async def test_a_part_that_is_none(tmp_path, form, content):
     """Whatever somebody put in the place of a part, under a name that fits: it is put aside."""

@@ -390,7 +390,7 @@ def test_truncated_text_is_refused():
         '{"kind": "kokoon_async.Learned"}',
         '{"kind": "kokoon_async.Learned", "version": 1}',
     ],
-    ids=lambda text: repr(text)[-30:],
+    ids=lambda text: repr(text)[-30:].replace("\\", "/"),
 )
 def test_foreign_text_is_refused(text: Any):
     """Whatever is not JSON, or not this, is one clear error."""
