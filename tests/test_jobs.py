@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import uuid
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from kokoon_async import ConfigurationError, InsufficientCredit, Limits
 from kokoon_async._http.wire import FIELD_RULES, image_from_object
 from kokoon_async.jobs import Entry, JobProgress, Shard, fetch_statuses, run_shard
-from kokoon_async.jobs._parquet import Parquet
 from kokoon_async.jobs._rows import COLUMNS, invalid_row
 from kokoon_async.jobs._settling import wait_window
 
@@ -125,22 +123,6 @@ async def test_parquet_has_large_row_groups(tmp_path, monkeypatch, count, shard_
     data = pyarrow.ParquetFile(out).metadata
     assert [data.row_group(number).num_rows for number in range(data.num_row_groups)] == groups
     check_contract(VIDS[:count], out)
-
-
-@pytest.mark.fault("F-96")
-def test_parquet_that_claims_more_rows_than_it_has_bytes():
-    """A few bytes can claim billions of rows, for which a reader makes room: it is no part."""
-    pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet")
-    form, sink = Parquet(), io.BytesIO()
-    table = pyarrow.table({"outcome": ["image"] * 100_000, "state": ["completed"] * 100_000})
-    pyarrow.parquet.write_table(table, sink)
-    assert len(sink.getvalue()) < 2000
-    with pytest.raises(ValueError, match=r"bytes, and row groups of \[100000\] rows"):
-        form.outcomes(sink.getvalue())
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(table.slice(0, 5), sink)
-    assert form.outcomes(sink.getvalue()) == [("image", "completed")] * 5
 
 
 async def test_parquet_without_pyarrow_is_refused(tmp_path, monkeypatch):

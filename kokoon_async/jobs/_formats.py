@@ -201,9 +201,11 @@ def _csv_bytes(table: Iterable[Iterable[str]]) -> bytes:
 
 
 def _escaped(text: str) -> str:
-    shown = f"'{text}" if text.startswith(_FORMULA_STARTS) else text
-    return shown[:_LONGEST_CELL]
+    # Also behind apostrophes, so that none is taken off that was there before.
+    is_formula = text.lstrip("'").startswith(_FORMULA_STARTS)
+    return (f"'{text}" if is_formula else text)[:_LONGEST_CELL]
 
 
 def _unescaped(text: str) -> str:
-    return text[1:] if text.startswith(tuple(f"'{start}" for start in _FORMULA_STARTS)) else text
+    is_escaped = text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS)
+    return text[1:] if is_escaped else text
