@@ -259,7 +259,8 @@ async def test_a_part_cut_by_hand(tmp_path, cut, caplog):
     report = await run(api, out)
     assert (sorted(api.counts), report.shards_skipped) == (sorted(VIDS[10:20]), 2)
     assert (out / f"_{part.name}.damaged").exists()
-    assert "job.part_damaged" in caplog.messages
+    told = [record for record in caplog.records if record.message == "job.part_damaged"]
+    assert [record.kokoon_part for record in told] == [part.name]
     check_contract(VIDS, out)
     assert (await run(FakeApi(), out)).requests == 0
     assert is_ours(f"_{part.name}.damaged")
