@@ -186,10 +186,11 @@ async def test_one_file_leaves_no_parts(tmp_path):
 async def test_no_ids_are_a_job_too(tmp_path, out):
     """An input without ids ends well, with an empty output."""
     async with client_of(FakeApi()) as client:
-        report = await fetch_statuses(client, ["", "# nothing"], tmp_path / out)
-    assert (report.ids, report.shards) == (0, 0)
-    assert str(report).startswith("0 ids (none) in")
-    check_contract([], tmp_path / out)
+        for _ in range(2):
+            report = await fetch_statuses(client, ["", "# nothing"], tmp_path / out)
+            assert (report.ids, report.shards) == (0, 0)
+            assert str(report).startswith("0 ids (none) in")
+            check_contract([], tmp_path / out)
 
 
 @pytest.mark.parametrize("out", OUTS)

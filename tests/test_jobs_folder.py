@@ -420,6 +420,9 @@ async def test_a_finished_file_that_is_gone(tmp_path):
     out.unlink()
     assert (await run(FakeApi(), out)).requests == 30
     check_contract(VIDS, out)
+    out.unlink()
+    assert (await run(FakeApi(), out, vids=make_vids(40))).requests == 40
+    check_contract(make_vids(40), out)
 
 
 async def test_a_file_with_failures_keeps_its_parts(tmp_path):
