@@ -113,8 +113,16 @@ MUTATED = {
     "jobs": (
         ["jobs/_*.py"],
         [
-            *("jobs", "jobs_disk", "jobs_folder", "jobs_formats", "jobs_input"),
-            *("jobs_outage", "jobs_poison", "jobs_report", "jobs_settling", "jobs_stdout"),
+            "jobs",
+            "jobs_disk",
+            "jobs_folder",
+            "jobs_formats",
+            "jobs_input",
+            "jobs_outage",
+            "jobs_poison",
+            "jobs_report",
+            "jobs_settling",
+            "jobs_stdout",
         ],
     ),
 }

@@ -15,6 +15,7 @@ from kokoon_async import (
     ClientClosed,
     ConnectionFailed,
     Image,
+    ImageNotFound,
     ImageState,
     InsufficientCredit,
     JobError,
@@ -458,6 +459,16 @@ async def test_a_probe_that_ends_it_all(virtual_time, error):
     valve.answered(VIDS[1])
     with pytest.raises(type(error)):
         await feeder
+
+
+async def test_a_probe_whose_image_is_gone(virtual_time):
+    """A server that says that there is no such image is well."""
+    client = Prober(ImageNotFound("gone", status=404))
+    valve = Valve(client, patience=None, holds=False)
+    await fill(valve)
+    await valve.wait_for_passage()
+    assert (client.asked, valve.reason) == ([VIDS[0]], None)
+    assert virtual_time < 2
 
 
 async def test_another_feeder_goes_on_with_the_probes(virtual_time):

@@ -14,7 +14,6 @@ from ..client import KokoonClient
 from ..errors import (
     ApiError,
     AuthenticationFailed,
-    ClientClosed,
     ConnectionFailed,
     InsufficientCredit,
     JobError,
@@ -240,8 +239,8 @@ class Valve:
             outcome = await anext(outcomes)
         self.requests += outcome.attempts
         error = outcome.error
-        if isinstance(error, AuthenticationFailed | InsufficientCredit | ClientClosed):
-            if self._good not in (None, vid) and getattr(error, "status", None) == FORBIDDEN:
+        if isinstance(error, AuthenticationFailed | InsufficientCredit):
+            if self._good not in (None, vid) and error.status == FORBIDDEN:
                 return None  # another image was answered meanwhile
             raise error
         if error is not None and may_pass(error):
