@@ -1,7 +1,7 @@
 """
 Check that pytest finds tests again by the names that it gave them.
 
-``python -m tests.stable_names tests/test_x.py`` collects tests twice in one process and compares. Names
+``python tests/stable_names.py tests/test_x.py`` collects tests twice in one process and compares. Names
 from `ids=` with a backslash in them change, since pytest escapes them anew each time. mutmut runs tests
 by their names, and takes a test that is not found for one that noticed the change.
 """

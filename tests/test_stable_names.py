@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 
-ROOT = Path(__file__).parent.parent
+SCRIPT = Path(__file__).with_name("stable_names.py")
 TESTS = """
 import pytest
 
@@ -28,7 +28,7 @@ def test_a_name_that_changes_is_told(tmp_path, ids, code, said):
     """A name that pytest escapes anew each time is told before it makes a test unfindable."""
     (tmp_path / "test_odd.py").write_text(TESTS.format(ids=ids))
     arguments = [f"--rootdir={tmp_path}", "-c", "/dev/null", str(tmp_path / "test_odd.py")]
-    command = [sys.executable, "-m", "tests.stable_names", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, said in done.stderr) == (code, True)
     assert done.stderr.count("test_content") == code
