@@ -7,6 +7,7 @@ import builtins
 import importlib.metadata
 import io
 import json
+import signal
 import stat
 import sys
 import threading
@@ -447,6 +448,15 @@ def without(
     monkeypatch.setattr(builtins, "__import__", fails)
 
 
+@pytest.fixture
+def own_handler() -> Iterator[None]:
+    """Let this process keep its handler of SIGINT: the entry point is at the end of another one."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("own_handler")
 @pytest.mark.parametrize("library", ["click", "rich.live"])
 def test_missing_extra_is_named(
     library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -461,6 +471,7 @@ def test_missing_extra_is_named(
     )
 
 
+@pytest.mark.usefixtures("own_handler")
 def test_other_import_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is broken in another way says so itself."""
     without(monkeypatch, "json")
@@ -468,6 +479,7 @@ def test_other_import_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
 
 
+@pytest.mark.usefixtures("own_handler")
 @pytest.mark.fault("F-115")
 def test_early_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """An impatient user who stops the program while it loads sees no traceback."""
@@ -475,13 +487,16 @@ def test_early_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cli.main() == 130
 
 
+@pytest.mark.usefixtures("own_handler")
+@pytest.mark.fault("F-115")
 def test_main_runs_the_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The entry point takes the arguments of the process."""
+    """The entry point takes the arguments of the process; behind it a Ctrl-C has no traceback."""
     monkeypatch.setattr(sys, "argv", ["kokoon-async", "--version"])
     assert cli.main() == 0
     assert capsys.readouterr().out.startswith("kokoon-async ")
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
 
 class FullDevice(io.TextIOWrapper):

@@ -4,6 +4,7 @@ The command line: ``kokoon-async``, with the extra ``cli``.
 It uses only what users have too: the public API and the simulator.
 """
 
+import signal
 import sys
 
 
@@ -27,5 +28,8 @@ def main() -> int:
             raise
     except KeyboardInterrupt:  # while all that was loaded; from then on signals are handled
         return 130
+    finally:
+        # What is left is Python's own end: it would answer another Ctrl-C with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.stderr.write("The kokoon-async command needs an extra: pip install 'kokoon-async[cli]'\n")
     return 2
