@@ -304,6 +304,32 @@ async def test_progress(tmp_path, virtual_time):
     check_contract(vids, out)
 
 
+async def test_progress_of_a_job_that_goes_on(tmp_path):
+    """What earlier runs did counts as done and skipped, also where nothing is left to do."""
+    api = FakeApi()
+    for vid in (VIDS[3], VIDS[13], VIDS[14]):
+        api.answers[vid] = [answer(422, {"message": "no"})]
+    out, heard = tmp_path / "out", []
+    options = {"shard_size": 10, "retry_failed": True, "on_progress": heard.append}
+    told = []
+    async with client_of(api) as client:
+        for _ in range(3):
+            await fetch_statuses(client, VIDS, out, **options)
+            told.append((heard[-1].done, heard[-1].skipped, heard[-1].failed, heard[-1].total))
+    assert told == [(25, 0, 3, 25), (25, 22, 0, 25), (25, 25, 0, 25)]
+
+
+async def test_retries_of_all_shards_count(tmp_path):
+    """A report has the retries of every shard, and its note of success is for people to read."""
+    api = FakeApi(answers={VIDS[number]: [answer(503)] for number in (0, 11, 12, 21)})
+    async with client_of(api) as client:
+        report = await fetch_statuses(client, VIDS, tmp_path / "out", shard_size=10)
+    assert (report.requests, report.retries) == (29, 4)
+    note = (tmp_path / "out" / "_SUCCESS").read_text()
+    assert note.startswith('{\n  "version": 1,\n')
+    assert note.endswith("\n}\n")
+
+
 async def test_progress_that_raises_is_logged_once(tmp_path, virtual_time, caplog):
     """What *on_progress* raises does not end the job."""
     heard = []
@@ -332,6 +358,18 @@ async def test_a_shard_runs_anywhere():
     assert [row[:60].count(b"-") for row in result.rows] == [4, 0]
     assert (sorted(seen), result.requests, result.retries) == (["image", "invalid"], 1, 0)
     assert pickle.loads(pickle.dumps(result)) == result
+
+
+async def test_a_shard_does_not_wait_unless_asked_to():
+    """By default a shard asks once for each record, whatever its state."""
+    api = FakeApi(default=lambda vid: record(vid, state="processing"))
+    shard = Shard(0, [Entry(VIDS[0], 1)])
+    async with client_of(api) as client:
+        (row,) = (await run_shard(client, shard)).rows
+        assert (orjson.loads(row)["state"], api.total) == ("processing", 1)
+        for name in ("timeout", "patience"):
+            with pytest.raises(ConfigurationError, match=f"^{name} must be"):
+                await run_shard(client, shard, **{name: -1.0})
 
 
 async def test_a_shard_needs_nobody_to_listen():

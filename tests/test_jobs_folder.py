@@ -142,7 +142,8 @@ async def test_an_error_of_the_system_names_the_place(tmp_path, monkeypatch):
     ("options", "said"),
     [
         ({"shard_size": 7}, "shard_size 10, now 7"),
-        ({"wait": True}, "wait False, now True"),
+        ({"wait": True}, r"with wait False, now True\."),
+        ({"shard_size": 7, "wait": True}, "with shard_size 10, now 7; wait False, now True"),
         ({"format": "csv"}, "format 'jsonl', now 'csv'"),
         ({"vids": VIDS[1:]}, "a job of another input: part 0 is of other ids"),
         ({"vids": VIDS[:25]}, "a job of another input: part 2 is of other ids"),
