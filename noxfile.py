@@ -114,6 +114,7 @@ MUTATED = {
         ["jobs/_*.py"],
         [
             "jobs",
+            "jobs_cancel",
             "jobs_disk",
             "jobs_folder",
             "jobs_formats",

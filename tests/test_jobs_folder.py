@@ -82,6 +82,13 @@ async def test_foreign_files_are_left_alone(tmp_path, is_fresh):
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+async def test_some_of_many_foreign_files_are_named(tmp_path):
+    """Three names are enough to see whose files they are; a strange one cannot spoil a terminal."""
+    for name in ("d", "a\x1b", "c", "b"):
+        (tmp_path / name).write_text("")
+    await refused(tmp_path, r"holds files that are no job's: 'a\\x1b', 'b', 'c'\. ")
+
+
 async def test_foreign_files_that_came_later_are_tolerated(tmp_path):
     """Once a job is under way, other files in its folder are in nobody's way."""
     await run(FakeApi(), tmp_path / "out")
@@ -100,6 +107,19 @@ async def test_a_foreign_output_file_is_left_alone(tmp_path, is_fresh):
     out.write_text("")
     await run(FakeApi(), out, resume=not is_fresh)
     check_contract(VIDS, out)
+
+
+@pytest.mark.parametrize("left", ["part-*", "_SUCCESS"])
+async def test_what_is_left_without_the_mark_of_a_job(tmp_path, left):
+    """A part alone, or a note of success alone, is of some job that nobody knows."""
+    out = tmp_path / "out"
+    await run(FakeApi(), out)
+    kept = min(out.glob(left))
+    for path in out.iterdir():
+        if path != kept:
+            path.unlink()
+    await refused(out, "holds parts of a job, but not what the job was started with")
+    assert kept.exists()
 
 
 @pytest.mark.parametrize("name", ["out", "out.jsonl"])

@@ -28,7 +28,7 @@ from kokoon_async import (
 )
 from kokoon_async._http.protocol import Answer
 from kokoon_async._waiting.bulk import Fetching
-from kokoon_async.jobs import JobProgress, fetch_statuses
+from kokoon_async.jobs import Entry, JobProgress, Shard, fetch_statuses, run_shard
 from kokoon_async.jobs._valve import Valve
 
 from .bulk_api import NOT_FOUND, FakeApi, answer, client_of, make_vids, record
@@ -295,6 +295,17 @@ async def test_an_outage_without_end(tmp_path, virtual_time, patience):
     report = await job(FakeApi(), tmp_path / "out")
     assert report.shards_skipped == 2
     check_contract(VIDS, tmp_path / "out")
+
+
+async def test_a_shard_alone_in_an_outage(virtual_time):
+    """A shard that runs alone holds back its ids too, and gives up when its patience is over."""
+    api = FallibleApi(seconds=0.1, begin=0.25, fault=UnexpectedResponse("Not this API."))
+    shard = Shard(0, [Entry(vid, line) for line, vid in enumerate(VIDS, 1)])
+    async with client_of(api) as client:
+        with pytest.raises(JobError, match="No good answer from the API for 30 s"):
+            await run_shard(client, shard, patience=30.0)
+    assert 30 <= virtual_time < 40
+    assert api.requests_between(0.25, math.inf) <= IN_FLIGHT + 4
 
 
 async def test_a_server_that_was_only_slow_to_start(tmp_path, virtual_time):
