@@ -229,6 +229,16 @@ async def test_retrying_in_vain_changes_nothing(tmp_path):
     check_contract(VIDS, tmp_path / "out")
 
 
+async def test_shards_are_full_although_ids_come_again(tmp_path):
+    """Each part but the last has as many rows as was asked for, however many ids are duplicates."""
+    given = [vid for vid in VIDS for _ in range(2)]
+    async with client_of(FakeApi()) as client:
+        report = await fetch_statuses(client, given, tmp_path / "out", shard_size=10)
+    parts = sorted((tmp_path / "out").glob("part-*"))
+    assert [len(part.read_bytes().splitlines()) for part in parts] == [10, 10, 5]
+    assert (report.shards, report.duplicates) == (3, 25)
+
+
 async def test_fresh_starts_again(tmp_path):
     """*resume=False* removes an earlier job, of another input and other settings too."""
     api = FakeApi()

@@ -15,6 +15,7 @@ import pytest
 
 from kokoon_async import JobError
 from kokoon_async.jobs import _disk
+from kokoon_async.jobs._layout import is_leftover
 from kokoon_async.jobs._threads import Servant, in_thread
 
 
@@ -111,6 +112,29 @@ def test_files_have_the_rights_that_the_user_set(tmp_path, umask):
     finally:
         os.umask(before)
     assert (tmp_path / "part").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.fault("F-89")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask to speak of")
+def test_the_lock_can_be_run_by_nobody(tmp_path):
+    """The file that is locked has the rights of any other file."""
+    before = os.umask(0o022)
+    try:
+        os.close(_disk.lock_file(tmp_path / "lock"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_is_unfinished_is_known_by_its_name(tmp_path):
+    """If the process is killed while it writes, the next run knows what it may remove."""
+
+    def fill(file):
+        names.extend(path.name for path in tmp_path.iterdir())
+
+    names = []
+    _disk.write_file(tmp_path, fill, tmp_path / "final")
+    assert [is_leftover(name) for name in names] == [True]
 
 
 def test_a_disk_that_takes_a_part(tmp_path, monkeypatch):

@@ -572,4 +572,5 @@ def test_names():
     assert PartName.parse(str(name)) == name
     assert PartName.parse("part-7.csv") is None
     assert not is_ours("part-000007.csv")
+    assert all(map(is_ours, ["_tmp-0123456789abcdef", "_seen-0123456789abcdef", "_lock"]))
     assert JobSpec("csv", 1, wait=False, base_url="x").to_json().startswith(b'{"version":1,')
