@@ -51,6 +51,7 @@ async def test_each_id_gets_its_outcome(tmp_path, out):
     assert report.states == {"completed": 20, "error": 1, "warming_up": 1}
     assert (report.ids, report.duplicates, report.failed) == (27, 3, 2)
     assert (report.shards, report.shards_skipped) == (3, 0)
+    assert report.format == {"out": "jsonl"}.get(out, out.removeprefix("out."))
     # One more than ids and retries: a probe whether the last failures were an outage.
     assert (report.requests, report.retries) == (api.total, 10) == (36, 10)
     assert [row["error_type"] for row in rows[:5]] == [
@@ -130,7 +131,10 @@ async def test_parquet_without_pyarrow_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     api = FakeApi()
     async with client_of(api) as client:
-        with pytest.raises(ConfigurationError, match=r"pip install .kokoon-async\[parquet\]"):
+        said = (
+            r"^The format parquet needs .* pyarrow\. Install it with: pip install .kokoon-async\["
+        )
+        with pytest.raises(ConfigurationError, match=said):
             await fetch_statuses(client, VIDS, tmp_path / "out.parquet")
     assert (api.total, list(tmp_path.iterdir())) == (0, [])
 
@@ -266,6 +270,7 @@ async def test_waiting_for_final_states(tmp_path, virtual_time):
     assert report.outcomes == {"image": 23, "timed_out": 1, "not_found": 1}
     assert report.states == {"completed": 22, "error": 1, "processing": 1}
     assert (rows[0]["outcome"], rows[0]["attempts"]) == ("timed_out", api.counts[VIDS[0]])
+    assert rows[1]["uid"] == rows[3]["uid"] is not None  # an image that failed has its record
     assert (rows[1]["outcome"], rows[1]["error_type"], report.retries) == ("image", None, 0)
     assert report.failed == 1
 

@@ -18,7 +18,7 @@ from kokoon_async import JobError
 from kokoon_async.jobs import Entry, Shard, _disk, fetch_statuses
 from kokoon_async.jobs._folder import JobFolder
 from kokoon_async.jobs._formats import Jsonl, outcomes_of
-from kokoon_async.jobs._layout import JobSpec, PartName, is_ours
+from kokoon_async.jobs._layout import JobSpec, PartName, is_leftover, is_ours
 from kokoon_async.jobs._opening import check_output, clear
 
 from .bulk_api import BASE_URL, FakeApi, answer, client_of, make_vids, record
@@ -382,6 +382,7 @@ def test_a_part_replaced_by_the_same(tmp_path):
     folder.open(False)
     shard = Shard(0, [Entry(vid, line) for line, vid in enumerate(VIDS[:10], 1)])
     part = folder.find(shard)
+    assert is_leftover(folder.new_seen_path().name)
     folder.replace(shard, part, {3: part.content.split(b"\n")[3]})
     folder.close()
     check_contract(VIDS, out)
