@@ -17,6 +17,7 @@ def main() -> int:
     """
     Run the program with the arguments of this process, and give its exit code.
 
+    It is meant for the end of a process: SIGINT is left to the system's own handling afterwards.
     Without the libraries of the extra it only says how to install them.
     """
     try:
