@@ -365,20 +365,25 @@ async def test_an_async_iterable(tmp_path):
     check_contract(["# a comment", *VIDS], tmp_path / "out")
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_an_input_that_raises(tmp_path, is_async):
-    """What the input raises comes out of the job, after what was complete is written."""
+def raising_after(count, *, is_async):
+    """Make an iterator, plain or async, that gives so many ids and then raises."""
 
     def give():
-        yield from VIDS[:25]
+        yield from VIDS[:count]
         raise LookupError("no more")
 
     async def give_later():
         for vid in give():
             yield vid
 
+    return give_later() if is_async else give()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_input_that_raises(tmp_path, is_async):
+    """What the input raises comes out of the job, after what was complete is written."""
+    vids = raising_after(25, is_async=is_async)
     async with client_of(FakeApi()) as client:
-        vids = give_later() if is_async else give()
         with pytest.raises(LookupError, match="no more") as caught:
             await fetch_statuses(client, vids, tmp_path / "out", shard_size=10)
         assert "2 finished shards" in caught.value.__notes__[0]
@@ -387,15 +392,11 @@ async def test_an_input_that_raises(tmp_path, is_async):
     check_contract(VIDS, tmp_path / "out")
 
 
-async def test_an_input_that_raises_at_once(tmp_path):
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_input_that_raises_at_once(is_async):
     """An iterator that gives nothing before it raises needs no second call."""
-
-    async def give():
-        raise LookupError("nothing")
-        yield
-
-    source = await open_source(give())
-    with pytest.raises(LookupError, match="nothing"):
+    source = await open_source(raising_after(0, is_async=is_async))
+    with pytest.raises(LookupError, match="no more"):
         await source.read(5)
     await source.aclose()
 
@@ -412,16 +413,7 @@ async def test_a_list_tells_how_much_of_it_was_read(count, fractions):
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_what_an_input_gave_comes_before_what_it_raises(is_async):
     """What an iterator gave before it raised is given, and the next read raises."""
-
-    def give():
-        yield from VIDS[:3]
-        raise LookupError("no more")
-
-    async def give_later():
-        for vid in give():
-            yield vid
-
-    source = await open_source(give_later() if is_async else give())
+    source = await open_source(raising_after(3, is_async=is_async))
     assert [vid for _, vid in await source.read(5)] == VIDS[:3]
     with pytest.raises(LookupError, match="no more"):
         await source.read(5)
