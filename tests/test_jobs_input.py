@@ -81,7 +81,8 @@ async def test_utf_16_is_refused(tmp_path, mark):
     path.write_bytes(mark + VIDS[0].encode("utf-16-le") + b"\n\x00")
     api = FakeApi()
     async with client_of(api) as client:
-        with pytest.raises(JobError, match=rf"^The input {path} is UTF-16, not UTF-8\. Save"):
+        said = rf"^The input {path} is UTF-16, not UTF-8\. Save it as UTF-8"
+        with pytest.raises(JobError, match=said):
             await fetch_statuses(client, path, tmp_path / "out")
     assert api.total == 0
 

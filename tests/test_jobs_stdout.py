@@ -53,9 +53,10 @@ def temporary_folder(tmp_path, monkeypatch):
 
 
 async def pipe_is_full():
-    """Return once standard output, a pipe that nobody reads, takes no more."""
+    """Return once standard output, a pipe that nobody reads, takes no more, and the next write hangs."""
     while select.select([], [sys.stdout], [], 0)[1]:
         await asyncio.sleep(0.005)
+    await asyncio.sleep(0.02)
 
 
 def check_printed(given, stdout, tmp_path, printed=b""):
@@ -175,7 +176,7 @@ async def test_a_slow_reader_slows_the_job(pipe, tmp_path):
         while before != api.total:  # until nothing moves any more
             before = api.total
             await asyncio.sleep(0.05)
-        assert 400 <= api.total < 2000
+        assert 500 <= api.total < 2000
         printed = await asyncio.to_thread(_read_all, stdout, 4000)
         await job
     check_printed(vids, stdout, tmp_path, printed)
@@ -225,7 +226,8 @@ async def test_a_full_disk_behind_standard_output(monkeypatch):
     full = open("/dev/full", "w")  # noqa: PTH123, SIM115
     monkeypatch.setattr("sys.stdout", full)
     async with client_of(FakeApi()) as client:
-        with pytest.raises(JobError, match=r"^Cannot write to standard output: No sp") as caught:
+        said = "^Cannot write to standard output: No space left"
+        with pytest.raises(JobError, match=said) as caught:
             await fetch_statuses(client, VIDS, "-")
     assert (caught.value.path, caught.value.errno) == ("-", errno.ENOSPC)
     full.close()

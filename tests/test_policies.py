@@ -119,11 +119,12 @@ def test_defaults_are_the_designs():
 @pytest.mark.parametrize("policy", [Fixed(10, jitter=0.3), Exponential(10, jitter=0.3)])
 def test_jitter_is_even_within_its_bounds(policy: Any):
     """Pauses spread by ± *jitter*, as many of them early as late."""
+    policy._random.seed(1)  # or once in a hundred runs the draws are less even than this
     pauses = sorted(policy.next_delay(make_look()) for _ in range(10_000))
     assert 7.0 <= pauses[0] < 7.01
     assert 12.99 < pauses[-1] <= 13.0
-    for share in range(1, 10):  # seven standard deviations at least: the draws are not seeded
-        assert pauses[share * 1_000] == pytest.approx(7.0 + 0.6 * share, abs=0.21)
+    for share in range(1, 10):
+        assert pauses[share * 1_000] == pytest.approx(7.0 + 0.6 * share, abs=0.1)
 
 
 @pytest.mark.fault("F-54")
