@@ -157,7 +157,10 @@ def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
         "only_mutate": [f"kokoon_async/{module}" for module in modules],
         "also_copy": ["README.md", "CHANGELOG.md", "docs", "benchmarks", "noxfile.py"],
         "pytest_add_cli_args_test_selection": selected,
-        "pytest_add_cli_args": ["-p", "no:randomly", "-p", "no:cacheprovider", "--timeout=15"],
+        "pytest_add_cli_args": [
+            *("-p", "quickest_first", "-p", "no:randomly", "-p", "no:cacheprovider"),
+            "--timeout=15",
+        ],
     }
     table = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     with (tree / "pyproject.toml").open("a") as project:
@@ -166,7 +169,8 @@ def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
         session.run("python", "tests/stable_names.py", *selected)
         # Some mutants wait for what never comes; meanwhile others have the processor.
         workers = 2 * (os.cpu_count() or 1)
-        session.run("mutmut", "run", "--max-children", str(workers), silent=True)
+        environment = {"PYTHONPATH": str(tree / "tests")}  # quickest_first
+        session.run("mutmut", "run", "--max-children", str(workers), env=environment, silent=True)
         session.run("mutmut", "results")
         session.run("mutmut", "export-cicd-stats", silent=True)
     seen = json.loads((tree / "mutants" / "mutmut-cicd-stats.json").read_text("utf-8"))

@@ -71,6 +71,7 @@ from kokoon_async.simulator import (
 
 from .canary import CANARY_TOKEN, assert_no_secret, presigned_url
 from .fakes import FakeSend, make_vid, outcome, record, turns
+from .loop_watch import watching_the_loop
 
 
 pytestmark = pytest.mark.looptime
@@ -308,15 +309,20 @@ async def test_guarantee_unknown_states_keep_waiting_and_are_named():
 
 
 async def test_an_hours_wait_takes_no_time():
-    """An hour of waiting costs a fifth of a second of work, the server's part included."""
-    async with service(poll=Fixed(400.0)) as s:
-        vid = s.sim.add_image(duration=3600.0)
-        await s.client.get_image(vid)  # a connection is there
-        began = time.process_time()
-        image = await s.client.wait_until_completed(vid, timeout=7200.0)
-        assert time.process_time() - began < 0.2
-        assert image.state == "completed"
-        assert 3600 <= s.now < 4050
+    """Only looks are work: ten of them take as many callbacks in ten hours as in one."""
+    callbacks = []
+    for duration in (3600.0, 36_000.0):
+        async with service(poll=Fixed(duration / 8.5)) as s:
+            vid = s.sim.add_image(duration=duration)
+            with watching_the_loop() as watch:
+                image = await s.client.wait_until_completed(vid, timeout=2 * duration)
+            assert image.state == "completed"
+            assert duration <= s.now < 1.1 * duration
+            assert len(s.times()) == 10
+            callbacks.append(watch.callbacks)
+    in_an_hour, in_ten_hours = callbacks
+    assert in_ten_hours == pytest.approx(in_an_hour, rel=0.05)
+    assert in_an_hour < 500  # some 36 for a look, which has to connect anew
 
 
 SILENT = [
