@@ -158,7 +158,7 @@ def mutate_part(session: nox.Session, part: str) -> tuple[int, int]:
         "also_copy": ["README.md", "CHANGELOG.md", "docs", "benchmarks", "noxfile.py"],
         "pytest_add_cli_args_test_selection": selected,
         "pytest_add_cli_args": [
-            *("-p", "quickest_first", "-p", "no:randomly", "-p", "no:cacheprovider"),
+            *("-p", "tests.quickest_first", "-p", "no:randomly", "-p", "no:cacheprovider"),
             "--timeout=15",
         ],
     }

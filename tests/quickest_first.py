@@ -1,7 +1,7 @@
 """
 Run the quickest tests first, by the durations that mutmut noted.
 
-``pytest -p quickest_first``, in a folder with mutmut's notes. A mutant ends with the first test that
+``pytest -p tests.quickest_first``, in a folder with mutmut's notes. A mutant ends with the first test that
 notices it, and mutmut itself leaves the tests in the order in which it met them.
 """
 

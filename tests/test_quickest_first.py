@@ -30,12 +30,12 @@ def test_the_quickest_test_is_first(tmp_path, seconds, order):
         by_name = {f"test_some.py::test_{letter}": taken for letter, taken in seconds.items()}
         notes = json.dumps({"duration_by_test": by_name})
         (tmp_path / "mutmut-stats.json").write_text(notes)
-    options = ["-p", "quickest_first", "-p", "no:randomly", "-p", "no:cacheprovider", "-v"]
+    options = ["-p", "tests.quickest_first", "-p", "no:randomly", "-p", "no:cacheprovider", "-v"]
     command = [sys.executable, "-m", "pytest", *options, "-c", "/dev/null", "--rootdir=."]
     done = subprocess.run(
         command,
         cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parent)},
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         check=False,
