@@ -231,7 +231,7 @@ def test_another_images_record_is_nobodys_business() -> None:
     error = refusal(answer(200, {**RECORD, "vid": OTHER}))
     assert error.message == f"The answer for image {VID} was another image's record."
     assert OTHER not in repr(error)
-    assert "connection was closed" in error.hint
+    assert error.hint == "The connection was closed; asking again uses a new one."
 
 
 @pytest.mark.fault("F-35")
@@ -377,6 +377,25 @@ def test_the_excerpt_is_long_enough_to_recognise_a_page(letter: str) -> None:
     """Where there is enough to show, all 200 characters are used, whatever their size in bytes."""
     error = refusal(answer(200, ("<html>" + letter * 1_000).encode()))
     assert error.excerpt == "<html>" + letter * 193 + "…"
+
+
+HINTS = [
+    (401, "unknown", "Check that the token is current and was made for this API."),
+    (404, "not-found", "Check the id; an original is deleted 14 days after its upload."),
+    (400, "credit", "Buy credit and ask again."),
+    (429, "empty", "Wait, and lower Limits.max_in_flight or set Limits.requests_per_second."),
+    (500, "empty", "Ask again later."),
+    (422, "unknown", ""),  # the server's own words say more
+    (200, "unknown", ""),
+    (200, "HTML", "Check base_url, and whether a proxy or a login page stands in between."),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "hint"), HINTS)
+def test_an_error_says_what_to_do_next(status: int, body: str, hint: str) -> None:
+    """Each kind of error has its own advice, and the image that was asked for."""
+    error = refusal(answer(status, BODIES[body]))
+    assert (error.hint, error.vid, error.status) == (hint, VID, status)
 
 
 @pytest.mark.fault("F-33")

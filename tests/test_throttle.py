@@ -150,6 +150,25 @@ async def test_who_comes_later_does_not_overtake() -> None:
     await crowd.end()
 
 
+def test_who_comes_before_a_late_timer_does_not_overtake() -> None:
+    """A newcomer waits behind those who wait, also if the rate allows a turn that none took yet."""
+    clock = ManualLoop()
+    crowd = Crowd(make_throttle(4, rate=1))
+    clock.loop.call_soon(crowd.add, 0, 1, 2)
+    clock.run()
+    assert crowd.order == [0]
+
+    def comes_late() -> None:
+        clock.now += 1.5  # the timer for the next is due, and fires after this
+        crowd.add(3)
+
+    clock.loop.call_soon(comes_late)
+    clock.run(10)
+    assert crowd.order == [0, 1, 2, 3]
+    clock.loop.run_until_complete(crowd.end())
+    clock.loop.close()
+
+
 @looptime
 async def test_without_a_limit_all_go_at_once() -> None:
     """`None` is no limit at all."""
@@ -359,7 +378,8 @@ async def test_a_brake_delays_all() -> None:
 @looptime
 async def test_a_brake_is_never_shortened() -> None:
     """Of several pauses the one that ends last counts, in whatever order they come."""
-    throttle = make_throttle(8)
+    heard: list[Event] = []
+    throttle = make_throttle(8, heard=heard)
     tickets = [await throttle.take_turn(VID, math.inf) for _ in range(4)]
     throttle.brake(tickets[0], 10)
     await asyncio.sleep(2)
@@ -372,6 +392,7 @@ async def test_a_brake_is_never_shortened() -> None:
     throttle.brake(tickets[3], 9)
     for _ in tickets:
         throttle.done()
+    assert heard == [Braked(delay=10.0, max_in_flight=4), Braked(delay=9.0, max_in_flight=4)]
     await asyncio.sleep(60)
     assert crowd.times == [12]
     await crowd.end()
@@ -388,7 +409,7 @@ async def test_a_pause_beyond_the_deadline_fails_at_once() -> None:
     with pytest.raises(RateLimited) as caught:
         await throttle.take_turn(VID, now() + 19.9)
     assert now() == 10
-    assert caught.value.retry_after == pytest.approx(20)
+    assert (caught.value.vid, caught.value.retry_after) == (VID, pytest.approx(20))
     assert str(caught.value) == (
         f"The API asked for a pause of 20 s more, longer than image {VID} can wait."
         " Ask again after that time."
@@ -417,7 +438,8 @@ async def test_a_pause_beyond_the_deadline_fails_those_who_wait_already() -> Non
     result = await outcome(_value(crowd.tasks[3]))
     assert now() == 0
     assert isinstance(result, RateLimited)
-    assert result.retry_after == 30
+    assert (result.vid, result.retry_after) == (VID, 30)
+    assert VID in result.message
     assert crowd.tasks[1].cancelled()
     await crowd.stop(0)
     await asyncio.sleep(30.01)
@@ -461,9 +483,20 @@ async def test_a_batch_of_refusals_halves_once() -> None:
         throttle.done()
     assert throttle.max_in_flight == 32
     assert heard == [Braked(delay=0.0, max_in_flight=32)]
-    later = await throttle.take_turn(VID, math.inf)
-    throttle.brake(later, None)
-    assert throttle.max_in_flight == 16
+    for expected in (16, 8):
+        later = [await throttle.take_turn(VID, math.inf) for _ in range(2)]
+        for ticket in later:
+            throttle.brake(ticket, None)
+            throttle.done()
+        assert throttle.max_in_flight == expected
+
+
+@looptime
+async def test_half_of_an_odd_limit_is_a_whole_number() -> None:
+    """Of seven at once three are left: growth begins with whole attempts."""
+    throttle = make_throttle(7)
+    throttle.brake(await throttle.take_turn(VID, math.inf), None)
+    assert throttle.max_in_flight == 3
     throttle.done()
 
 
