@@ -1,10 +1,11 @@
 """Make text from elsewhere safe to show: on a terminal, in a log, in an exception."""
 
+import json
 import re
 import unicodedata
 
 
-__all__ = ["printable"]
+__all__ = ["ascii_json", "printable"]
 
 _QUERY = re.compile(r"(?:\?|%3[Ff])[^\s\"'<>]+")
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -22,3 +23,13 @@ def printable(text: str, most: int) -> str:
     shown = " ".join(_QUERY.sub("?…", text[: 4 * most]).split())
     shown = "".join("�" if unicodedata.category(c) in _UNSAFE_CATEGORIES else c for c in shown)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def ascii_json(value: object) -> str:
+    """
+    Write JSON on one line, with an escape for all that is not printable ASCII.
+
+    So it is valid under any locale, and steers no terminal (F-47).
+    """
+    # The standard library's escapes leave out one control character.
+    return json.dumps(value).replace("\x7f", "\\u007f")

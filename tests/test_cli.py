@@ -220,9 +220,9 @@ def test_wait_ends_in_time(run: Run, sim: Simulator) -> None:
 
 
 def test_ids_come_from_standard_input(run: Run, sim: Simulator) -> None:
-    """Standard input may have a BOM, comments, blank lines, CRLF and bytes that are no text."""
+    """Standard input may have a BOM, comments, blank lines, CRLF, CR and bytes that are no text."""
     vids = [sim.add_image("completed") for _ in range(3)]
-    text = f"\ufeff# mine\n{vids[0]}\r\n\n  {vids[1]}  \n".encode() + b"\xff\n"
+    text = f"\ufeff# mine\n{vids[0]}\r\n\n  {vids[1]}  \r".encode() + b"\xff\n"
     result = run("get", "--json", "-", vids[2], stdin=text)
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["vid"] for line in found] == [vids[0], vids[1], "\ufffd", vids[2]]
@@ -474,8 +474,8 @@ def test_missing_extra_is_named(
 @pytest.mark.usefixtures("own_handler")
 def test_other_import_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is broken in another way says so itself."""
-    without(monkeypatch, "json")
-    with pytest.raises(ModuleNotFoundError, match="json"):
+    without(monkeypatch, "signal")
+    with pytest.raises(ModuleNotFoundError, match="signal"):
         cli.main()
 
 
@@ -521,6 +521,25 @@ def test_full_disk_is_an_input_output_error(
         assert program.run(["wait", "x"]) == 74
         assert program.run(["get", "--json", "x"]) == 74
     assert "kokoon-async: No space left on device\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(13, "Permission denied", "ids\x1b.txt"),
+            "ids\ufffd.txt: Permission denied",
+        ),
+        (OSError("odd"), "odd"),
+    ],
+)
+def test_an_error_of_the_system_names_its_file(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever file the system complains about, the user learns which one it is."""
+    monkeypatch.setattr(_process.click.Group, "main", Mock(side_effect=error))
+    assert program.run([]) == 74
+    assert capsys.readouterr().err == f"kokoon-async: {said}\n"
 
 
 @pytest.mark.fault("F-116")

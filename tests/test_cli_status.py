@@ -368,6 +368,8 @@ async def test_reader_goes_away(start: Start, sim: Simulator, tmp_path: Path) ->
     [
         (["missing", "-o", "x"], "There is no file missing to read ids from."),
         ([".", "-o", "x"], "The input . is a folder, not a file."),
+        (["x" * 300, "-o", "x"], f"Cannot read the input {'x' * 300}: File name too long."),
+        (["vids/x", "-o", "x"], "Cannot read the input vids/x: Not a directory."),
         (["vids"], "Missing option '-o'"),
         (["vids", "-o", "-", "--fresh"], "Standard output cannot be resumed"),
         (["vids", "-o", "-", "--retry-failed"], "Standard output cannot be resumed"),

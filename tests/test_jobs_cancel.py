@@ -150,7 +150,7 @@ async def test_ids_are_not_lost_with_a_worker():
     valve.answered("y")
     assert streak.is_over
     assert await anext(feed) == VIDS[0]
-    feed.close()
+    await feed.aclose()
 
 
 async def test_a_stream_that_ends_too_early(tmp_path):

@@ -109,6 +109,56 @@ async def test_a_foreign_output_file_is_left_alone(tmp_path, is_fresh):
     check_contract(VIDS, out)
 
 
+@pytest.mark.parametrize("is_fresh", [False, True])
+async def test_a_foreign_file_in_the_place_of_a_stopped_jobs_output(tmp_path, is_fresh):
+    """A job that never wrote its file gives nobody leave to overwrite one, nor loses its parts."""
+    out = tmp_path / "out.jsonl"
+    credit = answer(402, {"message": "insufficient credit"})
+    with pytest.raises(JobError, match="credit is used up"):
+        await run(FakeApi(answers={VIDS[25]: [credit]}, seconds=0.01), out)
+    parts = sorted((tmp_path / "out.jsonl.parts").glob("part-*"))
+    assert parts
+    out.write_text("mine")
+    await refused(out, "exists already, and no job that is known here", resume=not is_fresh)
+    assert out.read_text() == "mine"
+    assert sorted((tmp_path / "out.jsonl.parts").glob("part-*")) == parts
+    out.unlink()
+    await run(FakeApi(), out, resume=not is_fresh)
+    check_contract(VIDS, out)
+
+
+async def test_a_fresh_start_over_a_damaged_note(tmp_path):
+    """Where the note of what a job wrote is damaged, a fresh start is the user's word that counts."""
+    out = tmp_path / "out.jsonl"
+    await run(FakeApi(), out)
+    (tmp_path / "out.jsonl.parts" / "_job.json").write_text("{")
+    await refused(out, "is damaged: it is not what kokoon-async wrote")
+    await run(FakeApi(), out, resume=False)
+    check_contract(VIDS, out)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_a_link_stays_a_link(tmp_path, is_there):
+    """Of an output that is a symbolic link the file that it leads to is written, and stays linked."""
+    (tmp_path / "large disk").mkdir()
+    target, out = tmp_path / "large disk" / "rows.jsonl", tmp_path / "out.jsonl"
+    if is_there:
+        target.write_text("")
+    out.symlink_to(target)
+    report = await run(FakeApi(), out)
+    assert out.is_symlink()
+    assert not target.is_symlink()
+    check_contract(VIDS, target)
+    assert report.out == str(out)
+    assert (await run(FakeApi(), out)).requests == 0
+
+
+async def test_a_pipe_is_no_place_for_a_file(tmp_path):
+    """A named pipe as output is refused at once, and not waited for."""
+    os.mkfifo(tmp_path / "out.jsonl")
+    await refused(tmp_path / "out.jsonl", "is a pipe or a device")
+
+
 @pytest.mark.parametrize("left", ["part-*", "_SUCCESS"])
 async def test_what_is_left_without_the_mark_of_a_job(tmp_path, left):
     """A part alone, or a note of success alone, is of some job that nobody knows."""

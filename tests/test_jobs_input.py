@@ -48,11 +48,13 @@ async def read_all(source, count=3):
 
 @pytest.mark.fault("F-99")
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000, 200_000])
-def test_lines_do_not_depend_on_blocks(size):
-    """However the bytes arrive, the same lines come out, with their numbers."""
+@pytest.mark.parametrize("end", [None, b"\n", b"\r\n", b"\r"], ids=["mixed", "LF", "CRLF", "CR"])
+def test_lines_do_not_depend_on_blocks(size, end):
+    """However the bytes arrive, and lines end, the same lines come out, with their numbers."""
+    content = MESSY if end is None else MESSY.replace(b"\r\n", b"\n").replace(b"\n", end)
     lines = Lines("x")
-    for start in range(0, len(MESSY), size):
-        lines.feed(MESSY[start : start + size])
+    for start in range(0, len(content), size):
+        lines.feed(content[start : start + size])
     lines.feed(b"")
     lines.feed(b"")  # whoever asks again at the end gets no more
     found = lines.take(100)
@@ -217,7 +219,29 @@ async def test_standard_input_as_a_file(tmp_path, standard_input):
     assert len(await read_all(source)) == 30
 
 
-@pytest.mark.parametrize("stdin", [None, io.StringIO()])
+def test_a_long_line_may_end_with_its_block():
+    """What follows a line that is longer than any id is a line of its own."""
+    lines = Lines("x")
+    for block in (b"y" * 100_000 + b"\r", VIDS[0].encode(), b"\r", b"\n", VIDS[1].encode(), b""):
+        lines.feed(block)
+    assert [(number, text[:36]) for number, text in lines.take(9)] == [
+        *[(1, "y" * 36), (2, VIDS[0]), (3, VIDS[1])],
+    ]
+
+
+class Closed:
+    """A stream that was closed."""
+
+    def flush(self):
+        """Say so."""
+        raise ValueError("I/O operation on closed file.")
+
+    fileno = flush
+
+
+@pytest.mark.parametrize(
+    "stdin", [None, io.StringIO(), Closed()], ids=["none", "no file", "closed"]
+)
 async def test_no_standard_input(tmp_path, monkeypatch, stdin):
     """Without a standard input the job does not start."""
     monkeypatch.setattr("sys.stdin", stdin)
@@ -350,6 +374,13 @@ async def test_a_pipe_that_breaks(tmp_path, monkeypatch):
     with pytest.raises(JobError, match=r"Cannot read the input .*pipe: No such file"):
         await source.read(1)
     await source.aclose()
+
+
+@pytest.mark.parametrize("kind", [set, frozenset])
+async def test_a_set_has_an_order(kind):
+    """A set is read in the same order by every process, so that another one can resume the job."""
+    source = await open_source(kind([*VIDS, VIDS[0].upper(), 7]))
+    assert [text for _, text in await read_all(source)] == sorted([*VIDS, VIDS[0].upper(), "7"])
 
 
 async def test_an_async_iterable(tmp_path):
@@ -487,6 +518,17 @@ def test_the_set_of_ids_needs_no_journal(tmp_path):
     assert distinct._opened().execute("PRAGMA journal_mode").fetchone() == ("off",)
     distinct.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_set_of_ids_may_have_no_name():
+    """Without a path it is a temporary file, which an error calls so."""
+    distinct = DistinctIds(None)
+    assert [entry.vid for entry in distinct.only_new([(1, VIDS[0]), (2, VIDS[0])])] == [VIDS[0]]
+    distinct._database.close()
+    with pytest.raises(JobError, match=r"^Cannot note .*, in a temporary file: ") as caught:
+        distinct.only_new([(3, VIDS[1])])
+    assert caught.value.path == "a temporary file"
+    distinct.close()
 
 
 def test_the_set_of_ids_says_where_it_cannot_be(tmp_path):

@@ -73,13 +73,64 @@ def feed_of(*vids):
     return _Feed(next_entries, settled.append, valve, is_wait=False), valve, settled
 
 
+async def feed_of_a_silent_pipe():
+    """Make a feed whose first id is under way, and on whose input nothing comes any more."""
+    batches = iter([[Entry(VIDS[0], 1)]])
+    ended = []
+
+    async def next_entries():
+        for batch in batches:
+            return batch
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(1)  # as reading in a thread ends at its own time
+            ended.append(True)
+
+    feed = _Feed(next_entries, print, OpenValve(), is_wait=False)
+    assert await anext(feed) == VIDS[0]
+    return feed, ended
+
+
+async def test_a_silent_pipe_holds_up_nobody_who_failed(virtual_time):
+    """An id is asked for again after the pause, also while nothing comes from the input."""
+    feed, ended = await feed_of_a_silent_pipe()
+    again = asyncio.ensure_future(anext(feed))
+    await asyncio.sleep(100)
+    failed_at = asyncio.get_running_loop().time()
+    for _ in range(3):
+        feed.came_back(Outcome(VIDS[0], None, ServerError("no"), 1))
+        assert await again == VIDS[0]
+        again = asyncio.ensure_future(anext(feed))
+    assert asyncio.get_running_loop().time() == pytest.approx(failed_at + 15, abs=0.1)
+    again.cancel()
+    assert ended == []
+    await feed.aclose()
+    assert ended == [True]
+
+
+async def test_a_feed_sees_its_reading_end(virtual_time):
+    """Who is cancelled while a feed is closed is so once nothing is read any more."""
+    feed, ended = await feed_of_a_silent_pipe()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(feed), 10)
+    closing = asyncio.ensure_future(feed.aclose())
+    for _ in range(3):
+        await asyncio.sleep(0.1)
+        closing.cancel()
+    assert ended == []
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert ended == [True]
+
+
 async def rounds_until_failed(error):
     """Let each round of an id end with an error; give what the valve was told."""
     feed, valve, settled = feed_of(VIDS[0])
     async for vid in feed:
         feed.came_back(Outcome(vid, None, error, error.attempts))
     told = valve.told.copy()
-    feed.close()
+    await feed.aclose()
     assert (valve.told, valve.turns.locked()) == (told, False)
     (only,) = settled
     assert only.outcome.error is error
@@ -208,5 +259,5 @@ async def test_what_is_under_way_is_dropped_with_its_feed(virtual_time):
     for _ in range(2):
         await anext(feed)
     assert valve.turns.locked()
-    feed.close()
+    await feed.aclose()
     assert (valve.told, valve.turns.locked()) == (["dropped"] * 2, False)

@@ -7,12 +7,12 @@ import errno
 import io
 import os
 import select
-import shutil
 import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import orjson
 import pytest
 
 from kokoon_async import ConnectionFailed, JobError
@@ -48,6 +48,7 @@ def temporary_folder(tmp_path, monkeypatch):
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setenv("SQLITE_TMPDIR", str(folder))
     yield folder
     assert list(folder.iterdir()) == []
 
@@ -129,26 +130,19 @@ async def test_final_states_are_printed(pipe, tmp_path, virtual_time):
     assert report.states == {"completed": 49, "processing": 1}
 
 
-async def test_what_is_noted_meanwhile_may_be_removed(pipe, tmp_path, temporary_folder):
-    """Which ids were seen is noted in a folder that is named for us; somebody may clean it up."""
-    stdout = pipe()
-    names = []
-
-    def clean_up():
-        for folder in temporary_folder.iterdir():
-            names.append(folder.name)
-            shutil.rmtree(folder)
-
-    async def give():
-        yield VIDS[0]
-        yield VIDS[0]
-        await asyncio.to_thread(clean_up)
-
-    async with client_of(FakeApi()) as client:
-        report = await fetch_statuses(client, give(), "-")
-    check_printed(VIDS[:1], stdout, tmp_path)
-    assert report.duplicates == 1
-    assert [name[:7] for name in names] == ["kokoon-"]
+async def test_a_terminal_is_not_steered(monkeypatch, tmp_path):
+    """To a terminal all that is not printable ASCII goes as an escape, and means the same (F-47)."""
+    ours, theirs = os.openpty()
+    name = "\x9b31m\x7f\u202e\x1b[2J ü.png"
+    api = FakeApi(answers={VIDS[0]: [record(VIDS[0], filename=name)]})
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr("sys.stdout", terminal)
+        async with client_of(api) as client:
+            await fetch_statuses(client, VIDS[:1], "-")
+        shown = screen.read(10_000).removesuffix(b"\r\n")
+    assert shown.isascii()
+    assert shown.decode().isprintable()
+    assert orjson.loads(shown)["filename"] == name
 
 
 async def test_how_many_rows_there_will_be(tmp_path):
@@ -240,13 +234,25 @@ async def test_an_output_that_fails_without_a_word(pipe, monkeypatch):
     def fail(descriptor, content):
         raise OSError
 
-    monkeypatch.setattr("kokoon_async.jobs._streaming.os", SimpleNamespace(write=fail))
+    monkeypatch.setattr(
+        "kokoon_async.jobs._streaming.os", SimpleNamespace(write=fail, isatty=lambda _: False)
+    )
     async with client_of(FakeApi()) as client:
         with pytest.raises(JobError, match=r"^Cannot write to standard output: OSError\."):
             await fetch_statuses(client, VIDS, "-")
 
 
-@pytest.mark.parametrize("output", [None, io.StringIO()])
+class Closed:
+    """A stream that was closed."""
+
+    def flush(self):
+        """Say so."""
+        raise ValueError("I/O operation on closed file.")
+
+
+@pytest.mark.parametrize(
+    "output", [None, io.StringIO(), Closed()], ids=["none", "no file", "closed"]
+)
 async def test_no_standard_output(monkeypatch, output):
     """Without a standard output the job does not start."""
     monkeypatch.setattr("sys.stdout", output)

@@ -4,6 +4,7 @@ What the commands have in common: how they reach the API, and which images they 
 The token is never an argument, where every user of the machine could read it (F-117).
 """
 
+import io
 import os
 import re
 import stat
@@ -189,7 +190,7 @@ def read_vids(vids: Iterable[str], connection: Connection) -> list[str]:
             raise click.UsageError("Standard input is closed.")
         else:
             text = sys.stdin.buffer.read().decode("utf-8-sig", "replace")
-            lines = (line.strip() for line in text.split("\n"))
+            lines = (line.strip() for line in io.StringIO(text, newline=None))
             found.extend(line for line in lines if line and not line.startswith("#"))
     return found
 

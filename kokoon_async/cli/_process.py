@@ -19,7 +19,7 @@ import click
 
 from kokoon_async import ConfigurationError, KokoonError
 
-from ._show import problem
+from ._show import problem, short
 
 
 __all__ = [
@@ -196,7 +196,8 @@ class Program(click.Group):
             complain(problem(error))
             code = USAGE if isinstance(error, ConfigurationError) else FAILED
         except OSError as error:  # but a broken pipe, which click takes for a quiet failure
-            complain(f"kokoon-async: {error.strerror or error}")
+            where = f"{error.filename}: " if error.filename else ""
+            complain(f"kokoon-async: {short(f'{where}{error.strerror or error}')}")
             _drop_output()
             code = IO_FAILED
         return code

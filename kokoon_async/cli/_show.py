@@ -1,11 +1,9 @@
 """
 What people and programs get to see: records as text, as rows and as JSON lines.
 
-All text that comes from the server is cleaned first (F-47). JSON is written in ASCII with
-escapes: it is valid under any locale, and steers no terminal either.
+All text that comes from the server is cleaned first (F-47), or written with escapes.
 """
 
-import json
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +12,7 @@ import attrs
 
 from kokoon_async import ApiError, Image, KokoonError, Outcome, make_converter
 
-from .._text import printable
+from .._text import ascii_json, printable
 
 
 __all__ = [
@@ -147,8 +145,7 @@ def json_line(outcome: Outcome) -> str:
         }
     if isinstance(error, ApiError):
         shown["status"] = error.status
-    # The standard library's escapes leave out one control character.
-    return json.dumps(shown).replace("\x7f", "\\u007f") + "\n"
+    return ascii_json(shown) + "\n"
 
 
 def problem(error: KokoonError) -> str:

@@ -1,7 +1,8 @@
 """``kokoon-async status``: the status of millions of images, into files, restartable."""
 
 import asyncio
-import json
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from kokoon_async import JobError, KokoonClient
 from kokoon_async.jobs import JobReport, fetch_statuses
 
+from .._text import ascii_json
 from ._options import Connection
 from ._process import FAILED, IO_FAILED, OK, SOME_FAILED, complain, write_out
 from ._show import for_command_line, problem, seconds, short
@@ -110,16 +112,27 @@ class StatusJob:
 
     def _check_input(self, connection: Connection) -> None:
         if self.file != STDIO:
-            if Path(self.file).is_dir():
-                raise click.UsageError(f"The input {short(self.file)} is a folder, not a file.")
-            if not Path(self.file).exists():
-                raise click.UsageError(f"There is no file {short(self.file)} to read ids from.")
+            _check_file(self.file)
         elif connection.token_file == STDIO:
             raise click.UsageError("Standard input cannot be both the token and the ids.")
         elif sys.stdin is None:
             raise click.UsageError("Standard input is closed.")
         elif sys.stdin.isatty():
             raise click.UsageError("Name a file with one id per line, or pipe ids in.")
+
+
+def _check_file(file: str) -> None:
+    try:
+        is_folder = stat.S_ISDIR(os.stat(file).st_mode)  # noqa: PTH116 - no need for a Path
+    except FileNotFoundError:
+        problem = f"There is no file {short(file)} to read ids from."
+    except OSError as error:
+        problem = f"Cannot read the input {short(file)}: {error.strerror}."
+    else:
+        if not is_folder:
+            return
+        problem = f"The input {short(file)} is a folder, not a file."
+    raise click.UsageError(problem)
 
 
 async def run_status(client: KokoonClient, job: StatusJob, view: QuietView) -> int:
@@ -218,4 +231,4 @@ def _counted(counts: Any) -> str:
 
 def _json_report(report: JobReport) -> str:
     shown = attrs.asdict(report) | {"failed": report.failed}
-    return json.dumps(shown).replace("\x7f", "\\u007f") + "\n"
+    return ascii_json(shown) + "\n"

@@ -7,7 +7,7 @@ Start with `fetch_statuses`; `docs/bulk.md` says what it promises.
 import os
 from pathlib import Path
 
-from .._checks import check_seconds
+from .._checks import check_seconds, check_whole
 from ..client import KokoonClient
 from ..errors import ConfigurationError
 from ._folder import JobFolder
@@ -108,10 +108,7 @@ async def fetch_statuses(
     """
     check_seconds("timeout", timeout)
     check_seconds("patience", patience)
-    if type(shard_size) is not int or shard_size < 1:
-        raise ConfigurationError(
-            f"shard_size must be a whole number from 1, not {shard_size!r:.50}."
-        )
+    check_whole("shard_size", shard_size)
     path = None if out == "-" else Path(out)
     form = format_of(path, format)
     if path is None and (retry_failed or not resume or shard_size != _SHARD_SIZE):
@@ -126,7 +123,7 @@ async def fetch_statuses(
         if path is None:
             return await stream_statuses(run, source)
         spec = JobSpec(form, shard_size, wait, str(client._base_url))  # noqa: SLF001
-        folder = await _make_folder(path, spec)
+        folder = await in_thread(_make_folder, path, spec)
         job = Job(
             run,
             source,
@@ -141,6 +138,8 @@ async def fetch_statuses(
         await source.aclose()
 
 
-async def _make_folder(out: Path, spec: JobSpec) -> JobFolder:
-    form = await in_thread(make_format, spec.format)
-    return JobFolder(out, is_one_file=is_one_file(out), spec=spec, form=form)
+def _make_folder(out: Path, spec: JobSpec) -> JobFolder:
+    is_file = is_one_file(out)
+    if is_file and out.is_symlink():
+        out = out.resolve()  # the file that it leads to is replaced, not the link
+    return JobFolder(out, is_one_file=is_file, spec=spec, form=make_format(spec.format))

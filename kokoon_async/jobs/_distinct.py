@@ -31,13 +31,14 @@ class DistinctIds:
     Not for two threads at once, but for one after another.
 
     Args:
-        path: The database's file; it must not exist.
+        path: The database's file, which must not exist; ``None`` for one without a name, where
+            SQLite puts temporary files, that goes by itself.
 
     Attributes:
         duplicates: How many entries were not let through.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.duplicates = 0
         self._path = path
         self._database: sqlite3.Connection | None = None
@@ -69,10 +70,11 @@ class DistinctIds:
             problem = str(error)
         else:
             return new
+        where = "a temporary file" if self._path is None else str(self._path)
         raise JobError(
-            f"Cannot note which ids were seen, in {self._path}: {problem}.",
+            f"Cannot note which ids were seen, in {where}: {problem}.",
             hint="Make sure that the disk is not full, and run the same call again.",
-            path=str(self._path),
+            path=where,
             errno=errno.EIO,  # SQLite keeps the system's own number to itself
         )
 
@@ -81,13 +83,15 @@ class DistinctIds:
         if self._database is not None:
             self._database.close()
             self._database = None
-        with suppress(OSError):  # not there, or removed by the next run
-            self._path.unlink()
+        if self._path is not None:
+            with suppress(OSError):  # not there, or removed by the next run
+                self._path.unlink()
 
     def _opened(self) -> sqlite3.Connection:
         if self._database is None:
             # Threads take turns with it, hence no check for the same one.
-            database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            name = self._path or ""
+            database = sqlite3.connect(name, isolation_level=None, check_same_thread=False)
             self._database = database
             for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
                 database.execute(f"PRAGMA {setting}")

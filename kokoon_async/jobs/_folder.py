@@ -30,6 +30,7 @@ from ._layout import (
     Outcomes,
     PartName,
     Success,
+    has_output,
     is_leftover,
     seen_path,
 )
@@ -124,7 +125,10 @@ class JobFolder:
         names = os.listdir(self.path)  # noqa: PTH208 - names are what is wanted
         check_names(self.path, names, is_fresh=is_fresh)
         remove(*(self.path / name for name in names if is_leftover(name)))
+        given_up = is_fresh and has_output(self.path / JOB_FILE)
         if is_fresh:
+            if not given_up:
+                check_output(self._out, [], self._go_on)
             names = clear(self.path, names)
         for name in names:
             if (part := PartName.parse(name)) is not None:
@@ -132,7 +136,14 @@ class JobFolder:
         self._is_sealed = SUCCESS_FILE in names
         known = None if is_fresh else self._spec.check(self.path / JOB_FILE)
         if known is None:
-            known = begin(self.path, names, self._spec, self._out, self._go_on)
+            known = begin(
+                self.path,
+                names,
+                self._spec,
+                self._out,
+                given_up=given_up,
+                on_block=self._go_on,
+            )
         else:
             self._look_for_end(known)
         self._known_outputs = known

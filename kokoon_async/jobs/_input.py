@@ -63,6 +63,9 @@ async def open_source(vids: Vids, *, eager: bool = False) -> Source:
         raise ConfigurationError(
             f"vids must be a path or an iterable of ids, not {type(vids).__name__}."
         )
+    if isinstance(vids, set | frozenset):
+        # Another process would meet them in another order, and could not resume.
+        vids = sorted(vids, key=str)
     return _PlainSource(vids)
 
 
@@ -84,7 +87,7 @@ def _open_standard_input(*, eager: bool) -> Source:
     try:
         descriptor = sys.stdin.fileno()
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-    except (OSError, AttributeError):  # closed, replaced, or `None`
+    except (OSError, ValueError, AttributeError):  # closed, replaced, or `None`
         pass
     else:
         if is_file:

@@ -39,6 +39,7 @@ __all__ = [
     "Outcomes",
     "PartName",
     "Success",
+    "has_output",
     "is_leftover",
     "is_ours",
     "read_json",
@@ -189,6 +190,16 @@ def read_json(path: Path, kinds: Mapping[str, type]) -> dict[str, Any] | None:
     ):
         raise _damaged(path)
     return dict(content)
+
+
+def has_output(path: Path) -> bool:
+    """Tell whether a job has made its joined file, or may have: its note may be damaged."""
+    try:
+        earlier = read_json(path, {"outputs": list})
+    except JobError:
+        return True
+    outputs = [] if earlier is None else earlier["outputs"]
+    return any(type(output) is dict and output.get("size") for output in outputs)
 
 
 def _damaged(path: Path) -> JobError:

@@ -22,6 +22,8 @@ class Lines:
     """
     Cut what is read from a file or a pipe into lines, and number them.
 
+    A line ends in LF, CRLF or CR, as Python reads text.
+
     Args:
         name: The input's, for errors.
 
@@ -36,6 +38,7 @@ class Lines:
         self.ready: deque[tuple[int, str]] = deque()
         self._name = name
         self._rest = b""
+        self._is_after_cr = False
 
     def feed(self, block: bytes) -> None:
         """
@@ -44,7 +47,9 @@ class Lines:
         Raises:
             JobError: If the text is UTF-16.
         """
-        *lines, rest = block.split(b"\n")
+        text = block.removeprefix(b"\n") if self._is_after_cr else block
+        self._is_after_cr = block.endswith(b"\r")
+        *lines, rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         if lines:
             lines[0] = self._rest + lines[0]
             self._rest = b""

@@ -39,6 +39,8 @@ def check_place(folder: Path, out: Path | None) -> None:
     problem = ""
     if out is not None and out.is_dir():
         problem = f"{out} is a folder, but its name says that it shall be a file."
+    elif out is not None and out.exists() and not out.is_file():
+        problem = f"{out} is a pipe or a device, which cannot be replaced by a file."
     elif folder.exists() and not folder.is_dir():
         problem = f"{folder} is a file, but a folder is needed there."
     elif not folder.parent.is_dir():
@@ -78,7 +80,13 @@ def clear(folder: Path, names: list[str]) -> list[str]:
 
 
 def begin(
-    folder: Path, names: list[str], spec: JobSpec, out: Path | None, on_block: OnBlock
+    folder: Path,
+    names: list[str],
+    spec: JobSpec,
+    out: Path | None,
+    *,
+    given_up: bool,
+    on_block: OnBlock,
 ) -> list[WrittenFile]:
     """
     Write down what the job is, unless rows could be lost by it.
@@ -94,6 +102,8 @@ def begin(
 
         out: The joined file; ``None`` if the folder itself is the output.
 
+        given_up: Whether *out* was made by an earlier job, which the user gave up.
+
         on_block: Called while *out* is read.
 
     Raises:
@@ -106,8 +116,7 @@ def begin(
             hint=AFRESH,
             path=str(folder),
         )
-    is_new = JOB_FILE not in names
-    present = check_output(out, [] if is_new else None, on_block)
+    present = check_output(out, None if given_up else [], on_block)
     content = spec.to_json(present)
     write_file(folder, lambda file: file.write(content), folder / JOB_FILE)
     return present

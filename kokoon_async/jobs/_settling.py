@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
@@ -17,6 +17,7 @@ from ..errors import (
     WaitTimedOut,
 )
 from ._shards import Entry
+from ._threads import see_end
 from ._valve import FORBIDDEN, Streak, Valve, may_pass
 
 
@@ -136,7 +137,7 @@ async def settle_ids(
             async for outcome in outcomes:
                 feed.came_back(outcome)
     finally:
-        feed.close()
+        await feed.aclose()
 
 
 class _Feed:
@@ -155,6 +156,7 @@ class _Feed:
         is_wait: bool,
     ) -> None:
         self._next_entries = next_entries
+        self._coming: asyncio.Future[Iterable[Entry]] | None = None
         self._entries: deque[Entry] = deque()
         self._settled = settled
         self._valve = valve
@@ -195,18 +197,24 @@ class _Feed:
                     return asked
             elif self._asked:
                 # Only what is under way may bring more to do.
-                self._news = asyncio.get_running_loop().create_future()
-                await self._news
+                await self._change()
             else:
                 return None
 
     async def _first_time(self) -> _Asked | None:
-        """Give the next valid entry; ``None`` at the end, and after an invalid one."""
+        """Give the next valid entry; ``None`` if there is none, or something else may be due."""
         if not self._has_turn:
             await self._valve.turns.acquire()
             self._has_turn = True
         if not self._entries:
-            self._entries.extend(await self._next_entries())
+            if self._coming is None:
+                self._coming = asyncio.ensure_future(self._next_entries())
+            # The input may be a pipe on which nothing comes for long.
+            await self._change()
+            if not self._coming.done():
+                return None
+            coming, self._coming = self._coming, None
+            self._entries.extend(coming.result())
         if not self._entries:
             self._has_more = False
             self._give_turn()
@@ -216,6 +224,15 @@ class _Feed:
             self._settled(Settled(entry, None))
             return None
         return _Asked(entry)
+
+    async def _change(self) -> None:
+        """Wait for an outcome, for entries, or until an id is to be asked for again."""
+        self._news = asyncio.get_running_loop().create_future()
+        pause = self._again[0].due - _now() if self._again else None
+        awaited: set[asyncio.Future[Any]] = {self._news}
+        if self._coming is not None:
+            awaited.add(self._coming)
+        await asyncio.wait(awaited, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
 
     async def _has_failed(self, asked: _Asked) -> bool:
         """Tell whether an id has had its rounds, and settle it if so."""
@@ -267,10 +284,13 @@ class _Feed:
         asked.due = _now() + _PAUSE_BETWEEN_ROUNDS
         self._again.append(asked)
 
-    def close(self) -> None:
-        """Let go of what the valve counts, and of the turn."""
+    async def aclose(self) -> None:
+        """Read no more, and let go of what the valve counts, and of the turn."""
         self._valve.dropped(len(self._asked))
         self._give_turn()
+        if self._coming is not None:
+            self._coming.cancel()
+            await see_end(self._coming)
 
     def _must_ask_again(self, error: KokoonError) -> bool:
         if not isinstance(error, AuthenticationFailed | InsufficientCredit):

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import shutil
 import sys
-import tempfile
-from pathlib import Path
 
+import orjson
+
+from .._text import ascii_json
 from ..errors import AuthenticationFailed, InsufficientCredit, JobError
 from ._distinct import DistinctIds
 from ._formats import outcomes_of
@@ -40,8 +40,7 @@ async def stream_statuses(run: Run, source: Source) -> JobReport:
         JobError: If it cannot be written to.
     """
     sink = _Sink(_standard_output())
-    folder = Path(await in_thread(tempfile.mkdtemp, None, "kokoon-"))
-    distinct = DistinctIds(folder / "seen")
+    distinct = DistinctIds(None)
     entries = _Entries(source, distinct, sink)
 
     def put(settled: Settled) -> None:
@@ -66,7 +65,6 @@ async def stream_statuses(run: Run, source: Source) -> JobReport:
     finally:
         sink.close()
         await in_thread(distinct.close)
-        await in_thread(shutil.rmtree, folder, True)  # noqa: FBT003 - ignore_errors
     if isinstance(failure, AuthenticationFailed | InsufficientCredit | JobError):
         raise job_error(failure, "-")
     if failure is not None:
@@ -79,7 +77,7 @@ def _standard_output() -> int:
     try:
         sys.stdout.flush()
         return sys.stdout.fileno()
-    except (OSError, AttributeError):  # closed, replaced, or `None`
+    except (OSError, ValueError, AttributeError):  # closed, replaced, or `None`
         pass
     raise JobError(
         "There is no standard output to write to.", hint="Give the path of a file.", path="-"
@@ -116,14 +114,15 @@ class _Sink:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._is_terminal = os.isatty(descriptor)
         self._servant = Servant("kokoon output")
         self._rows: list[bytes] = []
         self._is_over = False
         self._changed = asyncio.Event()
 
     def put(self, row: bytes) -> None:
-        """Take a row."""
-        self._rows.append(row)
+        """Take a row; a terminal gets no character that could steer it (F-47)."""
+        self._rows.append(ascii_json(orjson.loads(row)).encode() if self._is_terminal else row)
         self._wake()
 
     def end(self) -> None:

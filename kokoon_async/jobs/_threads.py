@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 
-__all__ = ["Servant", "in_thread"]
+__all__ = ["Servant", "in_thread", "see_end"]
 
 T = TypeVar("T")
 
@@ -35,13 +35,23 @@ async def in_thread(
     except asyncio.CancelledError:
         if stop is not None:
             stop()
-        while not future.done():
-            # A second cancellation must wait too; the first is raised below.
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({future})
-        if not future.cancelled():
-            future.exception()  # asked for, or asyncio would log it as never retrieved
+        with suppress(asyncio.CancelledError):  # the first one is raised below
+            await see_end(future)
         raise
+
+
+async def see_end(future: "asyncio.Future[Any]") -> None:
+    """Wait until a future is done, and raise nothing of it; a cancellation waits too."""
+    cancellation = None
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if not future.cancelled():
+        future.exception()  # asked for, or asyncio would log it as never retrieved
+    if cancellation is not None:
+        raise cancellation
 
 
 class Servant:
