@@ -180,7 +180,15 @@ class ApiError(KokoonError):
 
 @attrs.define(slots=False, repr=False)
 class AuthenticationFailed(ApiError):
-    """Say that the token was refused (401, after one refresh, or 403)."""
+    """
+    Say that the token was refused (401, after one refresh, or 403), or that there is none.
+
+    Attributes:
+        is_passing: Whether waits and jobs go on all the same, for as long as they bear an
+            outage: a token provider that gave a token before failed this time.
+    """
+
+    is_passing: bool = False
 
 
 @attrs.define(slots=False, repr=False)

@@ -452,6 +452,20 @@ async def test_a_provider_that_raised_is_asked_again_by_the_next_call() -> None:
 
 @pytest.mark.fault("F-64")
 @looptime
+async def test_only_a_provider_that_worked_before_may_work_again() -> None:
+    """Whether waits and jobs go on without a token depends on whether there ever was one."""
+    provider = Provider([ValueError("first"), "good", ValueError("later")])
+    line = make_line(FakeSend(lambda _, __: refusal()), token=provider)
+    passing = []
+    for _ in range(3):
+        error = await outcome(line.pipeline.fetch(VID))
+        assert isinstance(error, AuthenticationFailed)
+        passing.append((error.status, error.is_passing))
+    assert passing == [(0, False), (0, True), (0, True)]
+
+
+@pytest.mark.fault("F-64")
+@looptime
 @pytest.mark.parametrize("bad", ["", "two\nlines", b"bytes", None, 5, CANARY_TOKEN + "\x00"])
 async def test_a_provider_that_gives_no_token(bad: object) -> None:
     """What a provider gives is checked like any token, and never shown."""

@@ -55,6 +55,7 @@ VALUES: dict[str, Any] = {
     "field": "state",
     "excerpt": "<html>",
     "is_lasting": True,
+    "is_passing": True,
     "phase": "reading the answer",
     "retry_after": 1.5,
     "image": Image(VID, ImageState("odd"), filename="a.png"),

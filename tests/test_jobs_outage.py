@@ -278,6 +278,17 @@ async def test_a_certificate_that_does_not_fit(tmp_path, virtual_time):
     assert caught.value.hint.startswith("Set base_url. 0 finished shards")
 
 
+@pytest.mark.fault("F-64")
+async def test_a_provider_of_tokens_that_fails_for_a_while(tmp_path, virtual_time):
+    """Without new tokens for ten minutes the job waits, and fails no id."""
+    fault = AuthenticationFailed("The token provider failed.", is_passing=True)
+    api = FallibleApi(seconds=0.1, begin=1.05, end=600.0, fault=fault)
+    report = await job(api, tmp_path / "out")
+    assert virtual_time > 600
+    assert report.outcomes == {"image": len(VIDS)}
+    check_contract(VIDS, tmp_path / "out")
+
+
 @pytest.mark.fault("F-101")
 @pytest.mark.parametrize("patience", [200.0, 3600.0])
 async def test_an_outage_without_end(tmp_path, virtual_time, patience):

@@ -10,6 +10,7 @@ import pytest
 
 from kokoon_async import (
     ApiError,
+    AuthenticationFailed,
     ConnectionFailed,
     Image,
     ImageNotFound,
@@ -177,6 +178,8 @@ async def test_how_often_an_id_is_tried(virtual_time, error, held_up, failed):
         (UnexpectedResponse("no"), True),
         (WaitOutage("no"), True),
         (ApiError("in words that nobody knows", status=400), True),
+        (AuthenticationFailed("no", status=401), False),
+        (AuthenticationFailed("no", is_passing=True), True),
         (InvalidRequest("no", status=422), False),
         (ImageNotFound("no", status=404), False),
         (ProtocolError("no"), True),

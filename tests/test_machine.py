@@ -247,6 +247,12 @@ def test_a_failed_look_gets_a_last_one_too():
     error_of(miss(machine, 9.6, reserve=0.5), WaitTimedOut)
 
 
+def test_no_look_comes_right_before_the_last_one():
+    """A look that the policy wants within the shortest pause before the last one is that one."""
+    assert see(make_machine(timeout=5.0625), 0) == LookAgain(5.0625, "deadline")
+    assert see(make_machine(timeout=5.25), 0) == LookAgain(5.0, "policy")
+
+
 def test_without_a_timeout_there_is_no_deadline():
     """``None`` waits for ever."""
     machine = make_machine(timeout=None)
@@ -403,11 +409,11 @@ def test_an_outage_is_borne_for_its_time():
     while isinstance(step := miss(machine, at), LookAgain):
         at += step.delay
     error = error_of(step, WaitOutage)
-    assert at == 170
-    assert (error.elapsed, error.attempts) == (170, 25)
+    assert at == 175
+    assert (error.elapsed, error.attempts) == (175, 26)
     assert error.history == (Sighting("processing", 50, 50, 1),)
     assert str(error) == (
-        f"Image {VID}: no good answer for 120 s after 170.0 s (processing for 0.0 s (1 look));"
+        f"Image {VID}: no good answer for 125 s after 175.0 s (processing for 0.0 s (1 look));"
         " the last failure: Broken. The server's work may go on: wait for the same vid again later."
     )
 
@@ -432,8 +438,8 @@ def test_an_outage_begins_anew_with_each_good_answer():
 def test_the_last_chance_in_an_outage_comes_when_the_patience_ends():
     """The look after which a wait gives up is not some time later, however long the pauses are."""
     machine = make_machine(Recorder(50.0), timeout=None)
-    assert miss(machine, 0) == LookAgain(50.0, "policy")
-    assert miss(machine, 50) == LookAgain(50.0, "policy")
+    assert miss(machine, 0) == LookAgain(30.0, "policy")
+    assert miss(machine, 50) == LookAgain(30.0, "policy")
     assert miss(machine, 100) == LookAgain(20.0, "policy")
     error_of(miss(machine, 120), WaitOutage)
 
@@ -448,14 +454,23 @@ def test_the_last_chance_in_an_outage_is_no_flood_and_respects_hints():
     assert miss(machine, 119.999) == LookAgain(0.1, "policy")
 
 
-def test_one_failed_look_is_no_outage():
-    """After a pause longer than the patience, the first failure proves nothing yet."""
+def test_a_few_failed_looks_are_no_outage():
+    """However long the pauses are: from the first failure on, looks are close enough to tell."""
     machine = make_machine(Recorder(300.0), timeout=None)
     see(machine, 0)
-    assert miss(machine, 300) == LookAgain(300.0, "policy")
-    see(machine, 600)
-    assert miss(machine, 900) == LookAgain(300.0, "policy")
-    error_of(miss(machine, 1200), WaitOutage)
+    assert miss(machine, 300) == LookAgain(30.0, "policy")
+    assert see(machine, 330) == LookAgain(300.0, "policy")
+    for at in (630, 660, 690, 720):
+        assert miss(machine, at) == LookAgain(30.0, "policy")
+    error_of(miss(machine, 750), WaitOutage)
+
+
+def test_a_provider_of_tokens_may_fail_for_a_while():
+    """A refused token ends a wait; a provider that has failed this time does not."""
+    machine = make_machine()
+    assert isinstance(miss(machine, 0, AuthenticationFailed(is_passing=True)), LookAgain)
+    refused = AuthenticationFailed(status=401)
+    assert miss(machine, 5, refused) == Failed(refused)
 
 
 # --- images that may not be known yet -----------------------------------------------------------

@@ -214,6 +214,9 @@ class Tokens:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
             failure = _provider_failed(error, self._timeout if limit.expired() else None)
+            if isinstance(failure, AuthenticationFailed):
+                # One that never gave a token may never do so: better to fail at once.
+                failure.is_passing = self._token is not None
         else:
             known = self._token
             if known is not None and known.secret == secret:

@@ -42,7 +42,8 @@ class Timeouts:
         total: A whole call: its turn, all attempts, the pauses between them. In a stream
             and in a wait it begins with the turn: a caller's own calls wait for each other.
 
-        outage: How long a wait goes on without one good answer.
+        outage: How long a wait goes on without one good answer, from the first look that
+            failed.
     """
 
     connect: float | None = attrs.field(default=10.0, validator=positive_or_none)

@@ -293,13 +293,15 @@ class _Feed:
             await see_end(self._coming)
 
     def _must_ask_again(self, error: KokoonError) -> bool:
-        if not isinstance(error, AuthenticationFailed | InsufficientCredit):
-            return may_pass(error)
+        if may_pass(error):
+            return True
         # 403 may be about this one image (U1), until a probe is refused too; 401 and an empty
         # account are about all.
-        if error.status == FORBIDDEN:
-            return True
-        raise error
+        if isinstance(error, AuthenticationFailed | InsufficientCredit):
+            if error.status == FORBIDDEN:
+                return True
+            raise error
+        return False
 
     def _settle(self, asked: _Asked) -> None:
         retries = 0 if self._is_wait else max(0, asked.requests - 1)

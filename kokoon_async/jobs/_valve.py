@@ -54,6 +54,8 @@ def may_pass(error: KokoonError) -> bool:
         return not error.history  # not one good answer in all the time
     if type(error) is ApiError:
         return True  # a refusal in words that nobody knows, perhaps of everything
+    if isinstance(error, AuthenticationFailed):
+        return error.is_passing
     transient = (TransportError, ServerError, RateLimited, UnexpectedResponse, WaitOutage)
     return isinstance(error, transient)
 
@@ -239,12 +241,12 @@ class Valve:
             outcome = await anext(outcomes)
         self.requests += outcome.attempts
         error = outcome.error
+        if error is not None and may_pass(error):
+            return error
         if isinstance(error, AuthenticationFailed | InsufficientCredit):
             if self._good not in (None, vid) and error.status == FORBIDDEN:
                 return None  # another image was answered meanwhile
             raise error
-        if error is not None and may_pass(error):
-            return error
         self._good = vid
         self._dark_since = None
         return None

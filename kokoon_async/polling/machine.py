@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import (
     ApiError,
+    AuthenticationFailed,
     ConfigurationError,
     ConnectionFailed,
     ImageFailed,
@@ -30,6 +31,7 @@ _GRAIN = 0.001  # a timer may fire this much early
 # Seconds by which two readings of one birth may differ: 1 for the whole seconds of `Date`,
 # 0.5 for the answer's journey.
 _DATE_GRAIN = 1.5
+_LOOKS_IN_AN_OUTAGE = 4  # after the first that failed, at least, before it is called one
 _MOST_TOLD = 5  # states in a message; *history* has them all
 
 
@@ -42,9 +44,10 @@ def _is_passing(error: KokoonError) -> bool:
     """
     if isinstance(error, ConnectionFailed):
         return not error.is_lasting
-    if type(error) is ApiError:
-        return True
-    return isinstance(error, TransportError | UnexpectedResponse | RateLimited | ServerError)
+    if isinstance(error, AuthenticationFailed):
+        return error.is_passing
+    passing = TransportError | UnexpectedResponse | RateLimited | ServerError
+    return type(error) is ApiError or isinstance(error, passing)
 
 
 class WaitMachine:
@@ -63,8 +66,8 @@ class WaitMachine:
 
         timeout: Seconds it may take; ``None`` for ever.
 
-        outage: Seconds without one good answer that it bears; ``None`` for ever. One
-            failed look alone never ends it, however long the pause before was.
+        outage: Seconds, from a failed look, without one good answer that it bears; ``None``
+            for ever. The pauses before do not count, however long they were.
 
         missing_grace: Seconds from the beginning in which "not found" may only mean
             that the server does not know the image yet (U5).
@@ -85,6 +88,7 @@ class WaitMachine:
 
     __slots__ = (
         "_born",
+        "_failing_since",
         "_last_failure",
         "_last_good",
         "_last_look",
@@ -120,7 +124,7 @@ class WaitMachine:
         self.policy = policy
         self._outage = math.inf if outage is None else outage
         self._missing_grace = missing_grace
-        self._started = self._last_good = self._born = self._state_since = now
+        self._started = self._last_good = self._born = self._state_since = self._failing_since = now
         self._state_looks = 0
         self._past: tuple[Sighting, ...] = ()
         self._last_failure = ""
@@ -213,6 +217,8 @@ class WaitMachine:
         """
         self.looks += 1
         in_grace = isinstance(error, ImageNotFound) and self.elapsed(now) < self._missing_grace
+        if in_grace or not self.failures_in_a_row:
+            self._failing_since = now
         if not in_grace:
             self.failures_in_a_row += 1
             self._last_failure = type(error).__name__
@@ -220,16 +226,17 @@ class WaitMachine:
                 return Failed(error)
         elif self.state is None:
             self._last_good = now  # the server is well, and this its best answer so far
-        outage_in = self._last_good + self._outage - now
-        if outage_in <= 0 and self.failures_in_a_row > 1:
+        outage_in = self._failing_since + self._outage - now
+        if outage_in <= 0:
             return self._out(now, error)
         if hint and now + hint >= self.deadline:
             why = f" The server asks not to be asked for {hint:.0f} s, longer than the time left."
             return Failed(self._timed_out(now, why))
         usual = (self._policy_delay(now), "grace" if in_grace else "policy")
         delay, reason = max(usual, (pause, "backoff"))
-        if outage_in > 0:  # the last chance comes when the patience ends, not some time later
-            delay = max(min(delay, outage_in), _SHORTEST_DELAY)
+        # Two failures by chance are no outage, and its last chance comes when the patience ends.
+        patience = min(outage_in, self._outage / _LOOKS_IN_AN_OUTAGE)
+        delay = max(min(delay, patience), _SHORTEST_DELAY)
         delay, reason = max((delay, reason), (hint, "hint"))
         return self._next(now, delay, reason, reserve, soonest=hint)
 
@@ -279,7 +286,7 @@ class WaitMachine:
         last_look = max(last_look, now + soonest)
         if now >= last_look - _GRAIN:
             return self.expire(now)
-        if now + delay < last_look:
+        if now + delay < last_look - _SHORTEST_DELAY:
             return LookAgain(delay, reason)
         self._last_look = last_look
         return LookAgain(last_look - now, "deadline")
