@@ -127,10 +127,8 @@ def optimal_cost(durations: Sequence[float], price: float, *, quantiles: int = 4
     ages += [durations[0] * 1.01**step for step in range(10_000)]  # finer, in the tails
     ages = sorted({age for age in ages if age <= durations[-1]})
     edges = [0, *(bisect.bisect_right(durations, age) for age in ages[1:])]
-    parts = [durations[a:b] for a, b in itertools.pairwise(edges)]
-    masses = [0.0, *(len(part) / count for part in parts)]
-    middles = [0.0, *(statistics.fmean(part) if part else 0.0 for part in parts)]
-    choices = cheapest_next(ages, masses, middles, price)
+    masses = [0.0, *((b - a) / count for a, b in itertools.pairwise(edges))]
+    choices = cheapest_next(ages, masses, price)
     schedule = [0]
     while schedule[-1] < len(ages) - 1:
         schedule.append(choices[schedule[-1]])

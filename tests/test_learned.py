@@ -73,7 +73,7 @@ def optimum(durations: list[float], price: float) -> float:
     count = len(durations)
     masses = [0.0, *(1 / count for _ in durations)]
     ages = [0.0, *durations]
-    choices = cheapest_next(ages, masses, ages, price)
+    choices = cheapest_next(ages, masses, price)
     total, here = price, 0
     while here < count:
         there = choices[here]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import random
 from itertools import accumulate, pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kokoon_async.polling.grid import BINS, EDGES, blurred, place_of
-from kokoon_async.polling.memory import Memory
+from kokoon_async.polling.memory import Memory, _prior
 
 
 ages = st.one_of(st.floats(0, 2e5), st.sampled_from([*EDGES[:3], *EDGES[-3:], 1e300]))
@@ -109,6 +110,26 @@ def test_nothing_learned_is_a_broad_guess():
     assert min(masses) > 0
     below = list(accumulate(masses))
     assert 0.2 < below[place_of(7)[0]] < 0.5 < below[place_of(100)[0]] < 0.9
+
+
+def test_the_guess_is_even_around_its_median_on_a_logarithmic_scale():
+    """It has the weight of two images, its median at 15 s, and a factor of seven as its spread."""
+    guess = _prior()
+    assert sum(guess) == pytest.approx(2)
+    logs = [math.log((start + end) / 2) for start, end in pairwise(EDGES)]
+    mean = sum(map(operator.mul, guess, logs)) / 2
+    assert math.exp(mean) == pytest.approx(15, rel=0.15)
+    variance = sum(mass * (log - mean) ** 2 for mass, log in zip(guess, logs, strict=True)) / 2
+    assert math.exp(math.sqrt(variance)) == pytest.approx(7, rel=0.15)
+
+
+def test_what_is_beyond_the_grid_counts_in_its_last_bin():
+    """Each of several images that took more than a day counts, and so do the others with them."""
+    memory = memory_of((1e6, 2e6), (1e6, 2e6), (19.0, 21.0))
+    memory.distribution()
+    for counts in memory._counts:
+        assert counts[-1] == pytest.approx(2, rel=0.1)
+        assert sum(counts[place_of(18)[0] : place_of(22)[0]]) == pytest.approx(1, rel=0.1)
 
 
 @given(observations)

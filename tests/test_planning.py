@@ -71,7 +71,7 @@ def grids(draw: st.DrawFn) -> Grid:
 @given(grids(), prices)
 def test_plan_is_the_cheapest_of_all(grid: Grid, price: float):
     """From every age on, no other schedule costs less."""
-    choices = cheapest_next(grid.ages, grid.masses, grid.middles, price)
+    choices = cheapest_next(grid.ages, grid.masses, price)
     for start, least in enumerate(grid.cheapest(price)):
         assert grid.cost(choices, price, start=start) == pytest.approx(least, abs=1e-9)
 
@@ -79,7 +79,7 @@ def test_plan_is_the_cheapest_of_all(grid: Grid, price: float):
 @given(grids(), prices)
 def test_plan_goes_forward(grid: Grid, price: float):
     """Each choice is a later age, up to the last one, which chooses itself."""
-    choices = cheapest_next(grid.ages, grid.masses, grid.middles, price)
+    choices = cheapest_next(grid.ages, grid.masses, price)
     assert all(choice > index for index, choice in enumerate(choices[:-1]))
     assert choices[-1] == len(grid.ages) - 1
 
@@ -87,14 +87,14 @@ def test_plan_goes_forward(grid: Grid, price: float):
 def test_cheap_looks_are_many_and_dear_ones_few():
     """At no price every age is looked at, and at a high price only the last one."""
     grid = Grid([0.0, 1.0, 2.0, 3.0], [0.0, 0.2, 0.3, 0.5])
-    assert cheapest_next(grid.ages, grid.masses, grid.middles, 1e-9) == [1, 2, 3, 3]
-    assert cheapest_next(grid.ages, grid.masses, grid.middles, 1e9) == [3, 3, 3, 3]
+    assert cheapest_next(grid.ages, grid.masses, 1e-9) == [1, 2, 3, 3]
+    assert cheapest_next(grid.ages, grid.masses, 1e9) == [3, 3, 3, 3]
 
 
 def test_plan_waits_for_what_it_expects():
     """If all images take 10 to 11 seconds, there is one look, at 11."""
     grid = Grid([0.0, 10.0, 11.0, 60.0], [0.0, 0.0, 1.0, 0.0])
-    assert cheapest_next(grid.ages, grid.masses, grid.middles, 1.0)[0] == 2
+    assert cheapest_next(grid.ages, grid.masses, 1.0)[0] == 2
 
 
 # --- fine enough --------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_pauses_are_those_to_the_planned_ages(age: float, pauses: tuple[float, f
 @given(grids(), prices, st.floats(0, 1e300))
 def test_pauses_are_finite_and_above_zero(grid: Grid, price: float, age: float):
     """There is always a next look, and never at once."""
-    choices = cheapest_next(grid.ages, grid.masses, grid.middles, price)
+    choices = cheapest_next(grid.ages, grid.masses, price)
     for pause in Plan(grid.ages, choices).pauses(age):
         assert 0 < pause < math.inf or age == pause == 0
 

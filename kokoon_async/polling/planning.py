@@ -4,7 +4,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from operator import mul
 from typing import Self
 
 import attrs
@@ -22,9 +21,7 @@ _LEAST_PRICE, _HIGHEST_PRICE = 1e-6, 1e12
 _BEYOND = 0.2  # share of the age, for images older than all ages of a plan
 
 
-def cheapest_next(
-    ages: Sequence[float], masses: Sequence[float], middles: Sequence[float], price: float
-) -> list[int]:
+def cheapest_next(ages: Sequence[float], masses: Sequence[float], price: float) -> list[int]:
     """
     Give, for every age of a grid, the index of the age at which to look next.
 
@@ -33,22 +30,20 @@ def cheapest_next(
 
         V(i) = price · S(i) + min over j > i of E[delay of a finish in (i, j]] + V(j)
 
-    where S is the survival. With F the mass finished up to an age t and M the sum of its
-    mass times age, the minimum is over ``(t(j) F(j) - M(j) + V(j)) - t(j) F(i)``, plus
-    M(i): over straight lines in F(i). So one walk along their lower envelope finds all
-    choices, in time proportional to the grid.
+    where S is the survival. When images finish is the same for all schedules, so that the
+    age of the look that notices it stands for the delay. With F the mass finished up to an
+    age t, the minimum is over ``(t(j) F(j) + V(j)) - t(j) F(i)``: over straight lines in
+    F(i). So one walk along their lower envelope finds all choices, in time proportional to
+    the grid.
 
     Args:
         ages: Ascending, in seconds.
 
         masses: The probability of finishing in the bin that ends at each age.
 
-        middles: The middle age of each bin.
-
         price: Seconds of delay that a request is worth.
     """
     finished = list(accumulate(masses))
-    moments = list(accumulate(map(mul, masses, middles)))
     last = len(ages) - 1
     choices = [last] * (last + 1)
     heights = [0.0] * (last + 1)  # where each age's line meets F = 0
@@ -59,14 +54,13 @@ def cheapest_next(
     first = 0
     for here in range(last, -1, -1):
         age, done = ages[here], finished[here]
-        height = age * done - moments[here]
+        height = age * done
         if here < last:
             # F falls from age to age, so the best line only ever moves to younger ones.
             while first < len(crossings) and crossings[first] >= done:
                 first += 1
             best = choices[here] = envelope[first]
-            height += heights[best] - ages[best] * done + moments[here]
-            height += price * (finished[last] - done)
+            height += heights[best] - ages[best] * done + price * (finished[last] - done)
         heights[here] = height
         while len(envelope) > first:
             crossing = (heights[envelope[-1]] - height) / (ages[envelope[-1]] - age)
@@ -141,8 +135,7 @@ class Plan:
         """
         price = min(max(price, _LEAST_PRICE), _HIGHEST_PRICE)
         ages, parts = cut_finer(edges, masses, price)
-        middles = [ages[0], *((start + end) / 2 for start, end in pairwise(ages))]
-        return cls(ages, cheapest_next(ages, parts, middles, price))
+        return cls(ages, cheapest_next(ages, parts, price))
 
     def pauses(self, age: float) -> tuple[float, float]:
         """Give the pause until the next look, and the one that would follow."""
