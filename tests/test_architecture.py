@@ -23,7 +23,7 @@ import pytest
 # inside one folder imports are free.
 FLOORS = (
     ("models", "simulator", "_text", "_version", "_http.bodies", "_http.hints"),
-    ("errors", "_http.__init__", "_waiting.__init__"),
+    ("errors", "_http.__init__", "_waiting.__init__", "_waiting.leavable"),
     ("_checks", "events", "_http.wire", "_waiting.work"),
     ("polling", "_http.protocol", "_http.calls", "_http.converters"),
     ("_http.auth", "_http.retry", "_http.throttle", "_waiting.waits", "_waiting.outcomes"),
