@@ -174,6 +174,43 @@ async def test_an_invalid_id_is_an_outcome() -> None:
     assert {o.attempts for o in outcomes if not o.ok} == {0}
 
 
+class Secret(str):
+    """A text that must not be shown."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "hidden"
+
+
+class Textless:
+    """An object whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.fault("F-99")
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [(Secret("password"), "<Secret>"), (Textless(), "<Textless>"), (10**5000, "<int>")],
+    ids=["secret", "textless", "huge"],
+)
+async def test_an_item_without_a_text_is_an_outcome(item: Any, shown: str, in_order: bool) -> None:
+    """An item that has no text, or one that must not be shown, is told by its type, and spoils none."""
+    given_ids = [VIDS[0], item, VIDS[1]]
+    found = {
+        outcome.vid: outcome async for outcome in stream(given_ids, Fetches(), in_order=in_order)
+    }
+    assert {vid: outcome.ok for vid, outcome in found.items()} == {
+        VIDS[0]: True,
+        shown: False,
+        VIDS[1]: True,
+    }
+    assert isinstance(found[shown].error, InvalidVid)
+
+
 @pytest.mark.parametrize("vids", [VIDS[0], b"bytes", 5, None])
 async def test_an_input_that_is_none_is_refused(vids: Any) -> None:
     """One text is not an input, though Python could iterate over its letters."""

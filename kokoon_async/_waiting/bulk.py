@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from .._checks import vid_from
 from .._http.protocol import Answer
@@ -25,7 +26,17 @@ def _checked(item: object) -> str | Outcome:
     try:
         return vid_from(item)
     except InvalidVid as error:
-        return Outcome(str(item)[:_MOST_SHOWN_LETTERS], error=error)
+        return Outcome(_shown(item), error=error)
+
+
+def _shown(item: object) -> str:
+    """Give an item that is no id as a short text: its type, if it has none or must not show it."""
+    if type(item) is str:
+        return item[:_MOST_SHOWN_LETTERS]
+    if not isinstance(item, str):  # a subclass may be one that must not be shown
+        with suppress(Exception):  # whatever the user's class raises, or 10**5000
+            return str(item)[:_MOST_SHOWN_LETTERS]
+    return f"<{type(item).__name__}>"
 
 
 class Fetching(Work[Outcome]):

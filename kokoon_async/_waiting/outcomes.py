@@ -19,7 +19,8 @@ class Outcome:
     Say what became of one id: its image, or why there is none.
 
     Attributes:
-        vid: The canonical id; the text as given, cut to 200 characters, if it is no id.
+        vid: The canonical id. If it is no id, the text as given, cut to 200 characters;
+            its type, as in ``<Secret>``, if it has no text or is of a subclass of `str`.
 
         image: The record.
 
