@@ -3,6 +3,8 @@
 import ipaddress
 import re
 import sys
+from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any
 
 import attrs
@@ -20,6 +22,7 @@ __all__ = [
     "check_seconds",
     "check_session",
     "check_whole",
+    "has_to_be_awaited",
     "non_negative",
     "positive",
     "positive_or_none",
@@ -105,6 +108,16 @@ def check_policy(name: str, value: object) -> None:
     # The class has the methods too, but nobody to call them on.
     if isinstance(value, type) or not all(map(callable, methods)):
         raise _refuse(name, value, "a policy such as Learned(), with next_delay() and record()")
+    if any(map(has_to_be_awaited, methods)):
+        raise _refuse(name, value, "a policy whose next_delay() and record() need no await")
+
+
+def has_to_be_awaited(function: object) -> bool:
+    """Tell whether calling it gives a coroutine: it, its ``__call__`` or what it is a partial of."""
+    while isinstance(function, partial):
+        function = function.func
+    # The type's, as in any call: a class is called to make an object, which is no coroutine.
+    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
 
 
 def check_is(name: str, value: object, kind: type, example: str) -> None:

@@ -3,9 +3,10 @@
 import json
 import re
 import unicodedata
+from contextlib import suppress
 
 
-__all__ = ["ascii_json", "printable"]
+__all__ = ["ascii_json", "printable", "text_of"]
 
 _QUERY = re.compile(r"(?:\?|%3[Ff])[^\s\"'<>]+")
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -33,3 +34,10 @@ def ascii_json(value: object) -> str:
     """
     # The standard library's escapes leave out one control character.
     return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def text_of(item: object) -> str:
+    """Give an item of an input as text: its type, as in ``<Odd>``, if it has none."""
+    with suppress(Exception):  # whatever the user's class raises, or 10**5000
+        return str.__str__(item) if isinstance(item, str) else str(item)
+    return f"<{type(item).__name__}>"

@@ -11,11 +11,11 @@ per event and the fields as ``extra``.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from inspect import iscoroutinefunction
 from typing import ClassVar
 
 import attrs
 
+from ._checks import has_to_be_awaited
 from .errors import ConfigurationError
 from .models import ImageState
 
@@ -243,7 +243,7 @@ def log_event(event: Event) -> None:
 
 
 def _check_hook(hook: object) -> None:
-    if not callable(hook) or iscoroutinefunction(hook):
+    if not callable(hook) or has_to_be_awaited(hook):
         raise ConfigurationError(
             f"A hook must be a plain function of an event, not {hook!r:.100}.",
             hint="To await something for an event, put the event into a queue.",

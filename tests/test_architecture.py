@@ -23,8 +23,9 @@ import pytest
 # inside one folder imports are free.
 FLOORS = (
     ("models", "simulator", "_text", "_version", "_http.bodies", "_http.hints"),
-    ("errors", "_http.__init__", "_waiting.__init__"),
-    ("_checks", "events", "_http.wire", "_waiting.work"),
+    ("errors", "_http.__init__", "_waiting.__init__", "_waiting.leavable"),
+    ("_checks", "_http.wire", "_waiting.work"),
+    ("events",),
     ("polling", "_http.protocol", "_http.calls", "_http.converters"),
     ("_http.auth", "_http.retry", "_http.throttle", "_waiting.waits", "_waiting.outcomes"),
     ("_http.transport", "_http.pipeline", "_waiting.agenda"),

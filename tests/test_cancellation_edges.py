@@ -160,6 +160,10 @@ def test_a_swallowed_time_out_is_found(loop: LoopKind) -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_wait_that_is_left_is_found(loop: LoopKind, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness notices a wait that goes on without anybody, on both loops."""
-    monkeypatch.setattr("kokoon_async._waiting.streams.Watch._leave", lambda self, why=None: None)
+
+    async def leave_nothing(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr("kokoon_async._waiting.streams.Watch._leave", leave_nothing)
     with pytest.raises(CancelFailure, match="no wait"):
         cancel_everywhere(waiting(watch), mode="suspensions", loop=loop)

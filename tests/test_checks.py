@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
-from kokoon_async import Fixed, Learned
+from kokoon_async import Fixed, KokoonClient, Learned
 from kokoon_async._checks import (
     base_url_from,
     check_not_negative,
@@ -38,6 +39,7 @@ from kokoon_async._http.auth import Secret
 from kokoon_async.errors import ConfigurationError, InvalidVid
 
 from .canary import CANARY_TOKEN, assert_no_secret
+from .fakes import make_vid
 from .strategies import vids
 
 
@@ -410,6 +412,25 @@ def test_arguments_are_checked_by_name(
         with pytest.raises(ConfigurationError, match=f"^it must be {wanted}") as caught:
             check("it", value)
         assert len(str(caught.value)) <= 150
+
+
+async def coroutine_function(*_: object) -> float:
+    """Give a delay, when awaited."""
+    return 1.0
+
+
+@pytest.mark.fault("F-106")
+@pytest.mark.parametrize("method", ["next_delay", "record"])
+@pytest.mark.parametrize("function", [coroutine_function, partial(coroutine_function)])
+async def test_a_policy_that_has_to_be_awaited_is_refused(method: str, function: Any) -> None:
+    """A policy with a coroutine function is refused for a client and for a wait of it."""
+    policy: Any = type("Awaited", (Fixed,), {method: staticmethod(function)})(1.0)
+    wanted = r"^poll must be a policy whose next_delay\(\) and record\(\) need no await"
+    with pytest.raises(ConfigurationError, match=wanted):
+        KokoonClient("token", poll=policy)
+    async with KokoonClient("token") as client:
+        with pytest.raises(ConfigurationError, match=wanted):
+            client.watch(make_vid(0), poll=policy)
 
 
 @attrs.frozen

@@ -188,14 +188,35 @@ async def coroutine_hook(event: Event) -> None:
     """Do nothing, when awaited."""
 
 
+class CoroutineHook:
+    """An object whose calls have to be awaited; that of its class has not."""
+
+    def __init__(self, event: Event | None = None) -> None:
+        self.event = event
+
+    async def __call__(self, event: Event) -> None:
+        """Do nothing, when awaited."""
+
+
 @pytest.mark.fault("F-106")
 @pytest.mark.parametrize(
     "hook",
-    [None, "print", 1, coroutine_hook, functools.partial(coroutine_hook)],
-    ids=["none", "text", "number", "coroutine function", "partial of one"],
+    [
+        *[None, "print", 1, coroutine_hook, functools.partial(coroutine_hook)],
+        *[CoroutineHook(), functools.partial(CoroutineHook()), CoroutineHook().__call__],
+    ],
+    ids=[
+        *["none", "text", "number", "coroutine function", "partial of one"],
+        *["object", "partial of an object", "method"],
+    ],
 )
 def test_what_could_never_work_as_a_hook_is_refused(hook: Any) -> None:
     """What cannot be called, or would have to be awaited, is refused when the client is made."""
     with pytest.raises(ConfigurationError, match="A hook must be a plain function") as caught:
         Hooks([print, hook])
     assert len(str(caught.value)) <= 500
+
+
+def test_a_class_is_a_hook() -> None:
+    """Calling a class makes an object, whatever a call of that object would be."""
+    Hooks([CoroutineHook, functools.partial(CoroutineHook)]).tell(TokenRefreshed(2))

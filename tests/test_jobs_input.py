@@ -376,6 +376,33 @@ async def test_a_pipe_that_breaks(tmp_path, monkeypatch):
     await source.aclose()
 
 
+class Odd:
+    """An item without a text."""
+
+    def __str__(self):
+        raise LookupError
+
+
+class Named(str):
+    """A text that calls itself something else."""
+
+    __slots__ = ()
+
+    def __str__(self):
+        return "no id"
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [(10**5000, "<int>"), (Odd(), "<Odd>"), (Named(VIDS[0]), VIDS[0]), (None, "None")],
+    ids=["large", "odd", "named", "None"],
+)
+async def test_an_item_of_any_class_is_read(item, text):
+    """What has no text is shown as its type; a text is what it holds and not what it says it is."""
+    source = await open_source([VIDS[1], item, VIDS[2]])
+    assert await read_all(source) == [(1, VIDS[1]), (2, text), (3, VIDS[2])]
+
+
 @pytest.mark.parametrize("kind", [set, frozenset])
 async def test_a_set_has_an_order(kind):
     """A set is read in the same order by every process, so that another one can resume the job."""

@@ -9,7 +9,7 @@ import uuid
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -174,6 +174,43 @@ async def test_an_invalid_id_is_an_outcome() -> None:
     assert {o.attempts for o in outcomes if not o.ok} == {0}
 
 
+class Secret(str):
+    """A text that must not be shown."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "hidden"
+
+
+class Textless:
+    """An object whose text cannot be made."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.fault("F-99")
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [(Secret("password"), "<Secret>"), (Textless(), "<Textless>"), (10**5000, "<int>")],
+    ids=["secret", "textless", "huge"],
+)
+async def test_an_item_without_a_text_is_an_outcome(item: Any, shown: str, in_order: bool) -> None:
+    """An item that has no text, or one that must not be shown, is told by its type, and spoils none."""
+    given_ids = [VIDS[0], item, VIDS[1]]
+    found = {
+        outcome.vid: outcome async for outcome in stream(given_ids, Fetches(), in_order=in_order)
+    }
+    assert {vid: outcome.ok for vid, outcome in found.items()} == {
+        VIDS[0]: True,
+        shown: False,
+        VIDS[1]: True,
+    }
+    assert isinstance(found[shown].error, InvalidVid)
+
+
 @pytest.mark.parametrize("vids", [VIDS[0], b"bytes", 5, None])
 async def test_an_input_that_is_none_is_refused(vids: Any) -> None:
     """One text is not an input, though Python could iterate over its letters."""
@@ -293,6 +330,61 @@ async def test_a_stream_has_one_consumer() -> None:
         assert (await first).ok
 
 
+@pytest.mark.fault("F-105")
+@pytest.mark.parametrize("in_order", [False, True])
+async def test_a_cancelled_anext_inside_async_with_loses_nothing(in_order: bool) -> None:
+    """Inside ``async with``, whoever cancels one anext() or many still gets every outcome."""
+    found: list[str] = []
+    cut = 0
+    async with stream(VIDS[:40], Fetches(), in_order=in_order) as outcomes:
+        for patience in itertools.cycle(range(6)):
+            taking = asyncio.ensure_future(anext(outcomes))
+            await turns(patience)
+            taking.cancel()
+            await asyncio.wait([taking])
+            if taking.cancelled():
+                cut += 1
+            elif isinstance(taking.exception(), StopAsyncIteration):
+                break
+            else:
+                found.append(taking.result().vid)
+    assert cut >= 6
+    assert Counter(found) == Counter(VIDS[:40])
+    if in_order:
+        assert found == VIDS[:40]
+
+
+@pytest.mark.fault("F-105")
+async def test_going_on_after_a_cancellation_outside_of_async_with() -> None:
+    """Without ``async with``, a cancelled stream stops, and never seems to have ended by itself."""
+    fetch = Fetches(at_once=False)
+    outcomes = stream(VIDS[:3], fetch)
+    taking = asyncio.ensure_future(anext(outcomes))
+    await turns(10)
+    assert fetch.running == 3
+    taking.cancel()
+    await asyncio.wait([taking])
+    assert taking.cancelled()
+    assert fetch.running == 0
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"0 outcomes so far> was stopped .* async with"):
+            await anext(outcomes)
+    await outcomes.aclose()
+    assert [outcome async for outcome in outcomes] == []
+
+
+async def test_closed_and_cancelled_at_once_is_closed() -> None:
+    """Who closes a stream while its anext() is cancelled needs no telling that it has ended."""
+    outcomes = stream(VIDS[:3], Fetches(at_once=False))
+    taking = asyncio.ensure_future(anext(outcomes))
+    await turns(10)
+    taking.cancel()
+    await outcomes.aclose()
+    await asyncio.wait([taking])
+    assert taking.cancelled()
+    assert [outcome async for outcome in outcomes] == []
+
+
 async def test_closing_wakes_who_waits_for_an_outcome() -> None:
     """Who waits for an outcome while the stream is closed gets the end of the iteration."""
     outcomes = stream(VIDS, Fetches(at_once=False))
@@ -383,6 +475,29 @@ async def test_wait_many_waits_for_each() -> None:
 
 
 @pytest.mark.looptime
+@pytest.mark.fault("F-105")
+@pytest.mark.parametrize("method", ["get_images", "wait_many"])
+async def test_a_time_out_for_each_outcome(method: str) -> None:
+    """``wait_for`` around each anext() tells that nothing came yet, and every outcome comes."""
+    async with Simulator(seed=6, latency=12.0) as sim:
+        vids = [sim.add_image("completed") for _ in range(4)]
+        async with KokoonClient("token", base_url=sim.base_url, limits=Limits(2)) as client:
+            told: list[str] = []
+            async with getattr(client, method)([*vids, "bad"]) as outcomes:
+                while len(told) < 100:
+                    try:
+                        outcome = await asyncio.wait_for(anext(outcomes), 5)
+                        told.append(outcome.vid)
+                    except TimeoutError:
+                        told.append("nothing yet")
+                    except StopAsyncIteration:
+                        break
+    assert told.count("nothing yet") == 4
+    assert sorted(vid for vid in told if vid != "nothing yet") == sorted([*vids, "bad"])
+    assert all(sim.request_count(vid) == 1 for vid in vids)
+
+
+@pytest.mark.looptime
 async def test_the_window_bounds_the_waits() -> None:
     """No more images are waited for at once than the window says, and all get their turn."""
     async with Simulator(seed=3, durations=Constant(10.0)) as sim:
@@ -435,7 +550,8 @@ async def test_a_policy_that_raises_reaches_the_consumer() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ["get_images", "wait_many"])
-def test_streams_can_be_cancelled_anywhere(method: str, mode: Mode, times: Any) -> None:
+@pytest.mark.parametrize("enter", [nullcontext, lambda outcomes: outcomes])
+def test_streams_can_be_cancelled_anywhere(enter: Any, method: str, mode: Mode, times: Any) -> None:
     """Cancelled at any await point, once or twice, a stream leaves nothing behind."""
 
     @asynccontextmanager
@@ -446,7 +562,7 @@ def test_streams_can_be_cancelled_anywhere(method: str, mode: Mode, times: Any) 
 
                 async def run() -> None:
                     options: Any = {"poll": Fixed(interval=1.0)} if method == "wait_many" else {}
-                    async with getattr(client, method)(slowly(vids), **options) as outcomes:
+                    async with enter(getattr(client, method)(slowly(vids), **options)) as outcomes:
                         async for outcome in outcomes:
                             outcome.unwrap()
 

@@ -51,6 +51,14 @@ async def watch(client: KokoonClient, vid: str) -> object:
     return records.result()
 
 
+async def watch_plainly(client: KokoonClient, vid: str) -> object:
+    """Iterate without ``async with``, to the end."""
+    records = client.watch(vid)
+    async for _ in records:
+        pass
+    return records.result()
+
+
 async def time_out(client: KokoonClient, vid: str) -> object:
     """Wait too short a time."""
     with pytest.raises(WaitTimedOut):
@@ -68,7 +76,11 @@ async def share(client: KokoonClient, vid: str) -> object:
 
 
 @pytest.mark.parametrize(
-    ("run", "times"), [(wait, 1), (wait, 2), (watch, 1), (watch, 2), (time_out, 2), (share, 2)]
+    ("run", "times"),
+    [
+        *[(wait, 1), (wait, 2), (watch, 1), (watch, 2), (watch_plainly, 1), (watch_plainly, 2)],
+        *[(time_out, 2), (share, 2)],
+    ],
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_waits_can_be_cancelled_anywhere(run: Run, mode: Mode, times: Times):
@@ -221,6 +233,40 @@ async def test_a_plain_iteration_can_be_cancelled():
         assert RESUME in note
         await turns()
         assert waits_for_nothing(client)
+
+
+async def test_going_on_after_a_cancellation_outside_of_async_with():
+    """Without ``async with``, a cancelled watch stops, and never seems to have ended by itself."""
+    async with service() as (sim, client):
+        vid = sim.add_image("pending")
+        records = client.watch(vid)
+        assert (await anext(records)).state == "pending"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(records), 5)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=rf"{vid}, .* was stopped .* async with"):
+                await anext(records)
+        await records.aclose()
+        assert [image async for image in records] == []
+        await turns()
+        assert waits_for_nothing(client)
+
+
+async def test_a_time_out_for_each_record():
+    """Inside ``async with``, ``wait_for`` around each anext() tells that nothing came yet."""
+    async with service() as (sim, client):
+        told: list[str] = []
+        async with client.watch(sim.add_image("pending*2 processing completed")) as records:
+            while len(told) < 100:
+                try:
+                    told.append((await asyncio.wait_for(anext(records), 6)).state)
+                except TimeoutError:
+                    told.append("nothing yet")
+                except StopAsyncIteration:
+                    break
+            assert records.result().is_finished
+        nothing = "nothing yet"
+        assert told == ["pending", *[nothing] * 3, "processing", nothing, "completed"]
 
 
 async def test_cancelling_after_the_end_adds_no_note():

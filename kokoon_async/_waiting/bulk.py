@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 
 from .._checks import vid_from
 from .._http.protocol import Answer
+from .._text import text_of
 from ..errors import ClientClosed, InvalidVid, KokoonError
 from ..models import Image
 from .outcomes import Outcome
@@ -25,7 +26,14 @@ def _checked(item: object) -> str | Outcome:
     try:
         return vid_from(item)
     except InvalidVid as error:
-        return Outcome(str(item)[:_MOST_SHOWN_LETTERS], error=error)
+        return Outcome(_shown(item), error=error)
+
+
+def _shown(item: object) -> str:
+    """Give an item that is no id as a short text: its type, if it must not be shown."""
+    if isinstance(item, str) and type(item) is not str:
+        return f"<{type(item).__name__}>"
+    return text_of(item)[:_MOST_SHOWN_LETTERS]
 
 
 class Fetching(Work[Outcome]):

@@ -1,15 +1,12 @@
 """Many images at once: what became of each id, as a stream that can be left at any point."""
 
-import asyncio
-import warnings
-from contextlib import suppress
-from types import TracebackType
-from typing import Self, cast
+from typing import cast
 
 import attrs
 
 from ..errors import ConfigurationError, KokoonError
 from ..models import Image
+from .leavable import Leavable
 from .work import Work
 
 
@@ -22,7 +19,8 @@ class Outcome:
     Say what became of one id: its image, or why there is none.
 
     Attributes:
-        vid: The canonical id; the text as given, cut to 200 characters, if it is no id.
+        vid: The canonical id. If it is no id, the text as given, cut to 200 characters;
+            its type, as in ``<Secret>``, if it has no text or is of a subclass of `str`.
 
         image: The record.
 
@@ -57,7 +55,7 @@ class Outcome:
         return cast("Image", self.image)
 
 
-class OutcomeStream:
+class OutcomeStream(Leavable[Outcome]):
     """
     Iterate over what becomes of many ids: one `Outcome` for every position of the input.
 
@@ -74,61 +72,25 @@ class OutcomeStream:
     A plain ``async for`` that runs to the end is fine too. Whoever leaves early does so
     inside ``async with``, or calls `aclose`: then the work stops at once. A stream that
     is dropped half-way warns with `ResourceWarning`, and stops.
+
+    Inside ``async with``, a cancelled ``anext`` loses nothing, and the next one goes on:
+    ``await asyncio.wait_for(anext(outcomes), 5)`` may time out any number of times.
+    Outside, a cancellation stops the work, and a further ``anext`` is a `RuntimeError`.
     """
 
     def __init__(self, work: Work[Outcome]) -> None:
         self._work = work
-        self._loop = asyncio.get_running_loop()
-        self._taking = False
-        self._over = False
+        super().__init__(work.abandon)
 
     def __repr__(self) -> str:
         return f"<OutcomeStream, {self._work.given} outcomes so far>"
 
-    def __aiter__(self) -> Self:
-        return self
+    async def _next(self) -> Outcome | None:
+        return await self._work.next()
 
-    async def __anext__(self) -> Outcome:
-        if self._over:
-            raise StopAsyncIteration
-        if self._taking:
-            message = "this stream already has a consumer"
-            raise RuntimeError(message)
-        self._taking = True
-        try:
-            outcome = await self._work.next()
-        except BaseException:
-            await self.aclose()
-            raise
-        finally:
-            self._taking = False
-        if outcome is None:
-            await self.aclose()
-            raise StopAsyncIteration
-        return outcome
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Stop the work that is under way; outcomes not taken yet are lost."""
-        self._over = True
+    async def _leave(self, _: BaseException | None, /) -> None:
         await self._work.stop()
 
-    def __del__(self) -> None:
-        if self._over or not self._work.is_unfinished:
-            return
-        # Later, and on the loop: finalisers run at any time, in any thread.
-        with suppress(RuntimeError):  # the loop is closed, and all tasks with it
-            self._loop.call_soon_threadsafe(self._work.abandon)
-        warnings.warn(
-            f"{self!r} was abandoned; use async with", ResourceWarning, stacklevel=2, source=self
-        )
+    @property
+    def _is_unfinished(self) -> bool:
+        return self._work.is_unfinished

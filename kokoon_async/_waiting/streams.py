@@ -1,13 +1,12 @@
 """What a wait looks like from outside: iterators that can be left at any point."""
 
 import asyncio
-import warnings
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
+from functools import partial
 
 from ..errors import ImageFailed, WaitError
 from ..models import Image
+from .leavable import Leavable
 from .scheduler import Scheduler
 from .waits import Wait
 
@@ -46,15 +45,7 @@ class Feed:
         self._wake()
 
     async def next_image(self) -> Image | None:
-        """
-        Wait for the next record; ``None`` once there are no more.
-
-        Raises:
-            RuntimeError: If somebody else waits for it already.
-        """
-        if self._news is not None:
-            message = "somebody else iterates over this watch already"
-            raise RuntimeError(message)
+        """Wait for the next record; ``None`` once there are no more."""
         while not (self._images or self.is_over or self.is_closed):
             self._news = asyncio.get_running_loop().create_future()
             try:
@@ -86,7 +77,7 @@ class Feed:
             self._news.set_result(None)
 
 
-class Watch:
+class Watch(Leavable[Image]):
     """
     Follow one image: an async iterator of its records, one per change of state.
 
@@ -94,40 +85,25 @@ class Watch:
     it says ``error``. Leave it early by ``break`` within ``async with``, or by `aclose`;
     a plain ``async for`` that runs to the end needs neither.
 
+    Inside ``async with``, a cancelled ``anext`` loses nothing, and the next one goes on:
+    ``await asyncio.wait_for(anext(records), 5)`` may time out any number of times.
+    Outside, a cancellation ends the watch, and a further ``anext`` is a `RuntimeError`.
+
     Raises, while iterating:
         KokoonError: If the wait ended without a final record.
     """
 
-    __slots__ = ("_feed", "_loop", "_scheduler", "_wait")
+    __slots__ = ("_feed", "_scheduler", "_wait")
 
     def __init__(self, scheduler: Scheduler, wait: Wait, feed: Feed) -> None:
         self._scheduler = scheduler
         self._wait = wait
         self._feed = feed
-        self._loop = asyncio.get_running_loop()
+        super().__init__(partial(scheduler.drop, wait))
         scheduler.add(wait)
 
     def __repr__(self) -> str:
         return f"<Watch of {self._wait.vid}, {self._wait.last_seen()}>"
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Image:
-        if self._feed.is_closed:
-            raise StopAsyncIteration
-        try:
-            image = await self._feed.next_image()
-        except asyncio.CancelledError as stop:
-            self._leave(stop)
-            raise
-        if image is not None:
-            return image
-        if not self._feed.is_closed:
-            self._feed.close()
-            with suppress(ImageFailed):  # its record, the last one, has said so
-                self._feed.result()
-        raise StopAsyncIteration
 
     def result(self) -> Image:
         """
@@ -140,22 +116,14 @@ class Watch:
         """
         return self._feed.result()
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _next(self) -> Image | None:
+        image = await self._feed.next_image()
+        if image is None and not self._is_closed:
+            with suppress(ImageFailed):  # its record, the last one, has said so
+                self._feed.result()
+        return image
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._leave(error)
-
-    async def aclose(self) -> None:
-        """Stop watching; the server's work goes on."""
-        self._leave()
-
-    def _leave(self, why: BaseException | None = None) -> None:
+    async def _leave(self, why: BaseException | None, /) -> None:
         if isinstance(why, asyncio.CancelledError) and not self._feed.is_closed:
             # Shown wherever the cancellation ends up, e.g. in an outer timeout.
             why.add_note(
@@ -165,12 +133,6 @@ class Watch:
         self._feed.close()
         self._scheduler.drop(self._wait)
 
-    def __del__(self) -> None:
-        if self._feed.is_closed or self._feed.is_over:
-            return
-        # Later, and on the loop: finalisers run at any time, in any thread.
-        with suppress(RuntimeError):  # the loop is closed, and every wait with it
-            self._loop.call_soon_threadsafe(self._scheduler.drop, self._wait)
-        warnings.warn(
-            f"{self!r} was abandoned; use async with", ResourceWarning, stacklevel=2, source=self
-        )
+    @property
+    def _is_unfinished(self) -> bool:
+        return not self._feed.is_over

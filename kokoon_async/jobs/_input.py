@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from pathlib import Path
 from typing import Protocol
 
+from .._text import text_of
 from ..errors import ConfigurationError, JobError
 from ._disk import disk_error
 from ._lines import Lines, meaningful
@@ -65,7 +66,7 @@ async def open_source(vids: Vids, *, eager: bool = False) -> Source:
         )
     if isinstance(vids, set | frozenset):
         # Another process would meet them in another order, and could not resume.
-        vids = sorted(vids, key=str)
+        vids = sorted(vids, key=text_of)
     return _PlainSource(vids)
 
 

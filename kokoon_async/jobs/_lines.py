@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from .._text import text_of
 from ..errors import JobError
 
 
@@ -14,7 +15,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 def meaningful(item: object) -> str:
     """Give an item of the input as text without white space; nothing of a comment."""
-    text = str(item).strip()
+    text = text_of(item).strip()
     return "" if text.startswith("#") else text
 
 
