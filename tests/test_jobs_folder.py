@@ -110,9 +110,12 @@ async def test_a_foreign_output_file_is_left_alone(tmp_path, is_fresh):
 
 
 @pytest.mark.parametrize("is_fresh", [False, True])
-async def test_a_foreign_file_in_the_place_of_a_stopped_jobs_output(tmp_path, is_fresh):
+@pytest.mark.parametrize("was_empty", [False, True])
+async def test_a_foreign_file_in_the_place_of_a_stopped_jobs_output(tmp_path, is_fresh, was_empty):
     """A job that never wrote its file gives nobody leave to overwrite one, nor loses its parts."""
     out = tmp_path / "out.jsonl"
+    if was_empty:
+        out.touch()
     credit = answer(402, {"message": "insufficient credit"})
     with pytest.raises(JobError, match="credit is used up"):
         await run(FakeApi(answers={VIDS[25]: [credit]}, seconds=0.01), out)

@@ -219,6 +219,14 @@ async def test_standard_input_as_a_file(tmp_path, standard_input):
     assert len(await read_all(source)) == 30
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_a_blank_line_is_counted_at_the_start_too(end):
+    """The number of a line is that which an editor shows."""
+    lines = Lines("x")
+    lines.feed(end + VIDS[0].encode() + end)
+    assert lines.take(9) == [(2, VIDS[0])]
+
+
 def test_a_long_line_may_end_with_its_block():
     """What follows a line that is longer than any id is a line of its own."""
     lines = Lines("x")

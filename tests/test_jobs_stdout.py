@@ -130,6 +130,15 @@ async def test_final_states_are_printed(pipe, tmp_path, virtual_time):
     assert report.states == {"completed": 49, "processing": 1}
 
 
+async def test_a_pipe_gets_the_bytes_of_a_file(pipe):
+    """Only a terminal has to be spared: to a pipe text goes as UTF-8, as it does into files."""
+    stdout = pipe()
+    api = FakeApi(answers={VIDS[0]: [record(VIDS[0], filename="ü.png")]})
+    async with client_of(api) as client:
+        await fetch_statuses(client, VIDS[:1], "-")
+    assert '"filename":"ü.png"'.encode() in stdout.readline()
+
+
 async def test_a_terminal_is_not_steered(monkeypatch, tmp_path):
     """To a terminal all that is not printable ASCII goes as an escape, and means the same (F-47)."""
     ours, theirs = os.openpty()
