@@ -27,17 +27,11 @@ from ..events import (
 from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
 from .agenda import MOST_ENTRIES_BESIDES, MOST_ENTRIES_PER_IMAGE, Agenda
+from .reserve import Reserve
 from .waits import Awaited, Wait, Watcher
 
 
 __all__ = ["Backoff", "Scheduler"]
-
-# The last look starts this much before the deadline: an answer after it is of no use.
-_RESERVE_LOOKS = 2.0
-_MOST_RESERVE = 0.1  # share of the wait
-_FIRST_LOOK_ESTIMATE = 0.05
-_SMOOTHING = 0.2
-_SHORTEST_LOOK = 0.005
 
 # Somebody cancels all tasks of the loop, and then goes on: the next look comes after this.
 _PAUSE_AFTER_CANCEL = 1.0
@@ -79,7 +73,7 @@ class Scheduler:
         self._workers: dict[asyncio.Task[None], Awaited] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._look_seconds = _FIRST_LOOK_ESTIMATE
+        self._reserve = Reserve()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -241,7 +235,7 @@ class Scheduler:
         if isinstance(answer, KokoonError):
             self._on_failure(image, answer, now)
         else:
-            self._look_seconds += _SMOOTHING * (now - began - self._look_seconds)
+            self._reserve.learn(now - began)
             self._on_record(image, answer, now)
 
     def _on_record(self, image: Awaited, answer: Answer, now: float) -> None:
@@ -257,7 +251,7 @@ class Scheduler:
             if wait.state != record.state:
                 wait.watcher.changed(wait, record)
             is_told = bool(steps) and any(other.policy is wait.policy for other, _ in steps)
-            reserve = self._reserve(wait)
+            reserve = self._reserve.seconds(wait.timeout)
             try:
                 step = wait.observe(now, record, age=age, reserve=reserve, is_told=is_told)
             except Exception as error:  # noqa: BLE001 - a user's policy; it ends that one wait
@@ -276,7 +270,7 @@ class Scheduler:
             image.not_before = now + hint
         steps: list[tuple[Wait, Step | Exception]] = []
         for wait in image.waits:
-            reserve = self._reserve(wait)
+            reserve = self._reserve.seconds(wait.timeout)
             try:
                 step = wait.fail(now, error, pause=pause, hint=hint or 0.0, reserve=reserve)
             except Exception as defect:  # noqa: BLE001 - as above
@@ -319,11 +313,6 @@ class Scheduler:
                 case _:
                     self._end(image, wait, step)
         return (None, "ended") if nearest is None else (nearest.delay, nearest.reason)
-
-    def _reserve(self, wait: Wait) -> float:
-        """Give the seconds before the deadline at which the last look has to start."""
-        usual = _RESERVE_LOOKS * max(self._look_seconds, _SHORTEST_LOOK)
-        return usual if wait.timeout is None else min(usual, _MOST_RESERVE * wait.timeout)
 
     def _end(self, image: Awaited, wait: Wait, result: Image | Exception) -> None:
         if wait.is_over:  # a hook or a watcher has dropped it meanwhile
