@@ -78,18 +78,25 @@ class Scheduler:
     def __len__(self) -> int:
         return len(self._images)
 
+    def newest(self, vid: str) -> Wait | None:
+        """Give the wait for an image that began last, if there is one."""
+        image = self._images.get(vid)
+        return None if image is None else image.newest
+
     def add(self, wait: Wait) -> None:
         """Begin a wait: the first look is now, or the one already under way."""
         image = self._images.get(wait.vid)
         if image is None:
             image = self._images[wait.vid] = Awaited(wait.vid)
-        image.waits += (wait,)
+        image.add(wait)
         if self._hooks.hears(WaitStarted):
             self._hooks.tell(WaitStarted(wait.vid, wait.timeout))
         if image.is_idle and image.not_before <= asyncio.get_running_loop().time():
             self._enqueue(image)
         else:
-            self._watch_deadlines(image)
+            at = min(wait.deadline, image.not_before) if image.is_idle else wait.deadline
+            if at < image.due:
+                self._agenda.put(image, at, images=len(self._images))
         self._start_looks()
         self._set_timer()
 
@@ -100,7 +107,7 @@ class Scheduler:
         image = self._images[wait.vid]
         image.remove(wait)
         self._conclude(image, wait, "abandoned")
-        if not image.waits:
+        if not image.is_awaited:
             self._forget(image)
             self._set_timer()
 
@@ -172,7 +179,7 @@ class Scheduler:
         for wait in image.waits:
             if wait.deadline <= now:
                 self._end(image, wait, wait.expire(now).error)
-        if image.waits:
+        if image.is_awaited:
             self._watch_deadlines(image)
 
     # -- looks -------------------------------------------------------------------------
@@ -212,7 +219,7 @@ class Scheduler:
 
     def _worker_ended(self, worker: "asyncio.Task[None]") -> None:
         image = self._workers.pop(worker)
-        if image.worker is worker and image.waits:  # cancelled, and not by `_forget`
+        if image.worker is worker and image.is_awaited:  # cancelled, and not by `_forget`
             image.worker = None
             image.not_before = asyncio.get_running_loop().time() + _PAUSE_AFTER_CANCEL
             self._watch_deadlines(image)
@@ -245,12 +252,14 @@ class Scheduler:
         if before != record.state and self._hooks.hears(StateChanged):
             self._hooks.tell(StateChanged(image.vid, before, record.state, known_age))
         steps: list[tuple[Wait, Step | Exception]] = []
+        told: set[int] = set()  # the policies that were told, by their ids
         for wait in image.waits:
             if wait.is_over:  # the watcher of one before has dropped it
                 continue
             if wait.state != record.state:
                 wait.watcher.changed(wait, record)
-            is_told = bool(steps) and any(other.policy is wait.policy for other, _ in steps)
+            is_told = id(wait.policy) in told
+            told.add(id(wait.policy))
             reserve = self._reserve.seconds(wait.timeout)
             try:
                 step = wait.observe(now, record, age=age, reserve=reserve, is_told=is_told)
@@ -284,7 +293,7 @@ class Scheduler:
 
     def _on_defect(self, image: Awaited, error: Exception) -> None:
         """Tell of a defect: of this package, of a user's session, of its middleware."""
-        if not image.waits:
+        if not image.is_awaited:
             context = {"message": "a look of kokoon_async failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
         for wait in image.waits:
@@ -321,14 +330,14 @@ class Scheduler:
         outcome = "completed" if isinstance(result, Image) else type(result).__name__
         self._conclude(image, wait, outcome)
         wait.watcher.ended(wait, result)
-        if not image.waits:
+        if not image.is_awaited:
             self._forget(image)
 
     def _conclude(self, image: Awaited, wait: Wait, outcome: str) -> None:
         """Tell policy and hooks that a wait is over."""
         try:
             # Many waits on one image are one lesson: the last that is left tells it.
-            if all(other.policy is not wait.policy for other in image.waits):
+            if not image.has_policy(wait.policy):
                 wait.conclude()
         except Exception:  # noqa: BLE001 - a user's policy; the wait is over, so only the log can hear it
             logger.exception("policy.failed", extra={"kokoon_vid": wait.vid})
