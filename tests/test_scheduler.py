@@ -170,7 +170,7 @@ class Line:
         """Check that no wait, look, entry or timer is left."""
         scheduler = self.scheduler
         assert len(scheduler) == 0
-        assert (len(scheduler._agenda), list(scheduler._queue), scheduler._workers) == (0, [], {})
+        assert (len(scheduler._agenda), len(scheduler._queue), scheduler._workers) == (0, 0, {})
         assert scheduler._timer is None
 
 

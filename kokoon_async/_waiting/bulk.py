@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 
 from .._checks import vid_from
 from .._http.protocol import Answer
@@ -141,10 +141,9 @@ class Waiting(Work[Outcome]):
         """Start the one task: it reads the input."""
         self.start(self._add_waits(), "kokoon wait_many")
 
-    def end(self) -> None:
-        """Drop the waits that are not over."""
-        if self._open_waits:
-            self._scheduler.drop_all_of(self)
+    def letting_go(self) -> Iterator[object]:
+        """Drop the waits that are not over, step by step."""
+        return self._scheduler.dropping_all_of(self) if self._open_waits else iter(())
 
     async def _add_waits(self) -> None:
         while (taken := await self.take()) is not None:
@@ -152,8 +151,8 @@ class Waiting(Work[Outcome]):
             vid = _checked(item)
             if isinstance(vid, Outcome):
                 self.give(position, vid)
-                continue
-            self._wait_for(vid)
+            else:
+                self._wait_for(vid)
             if position % _TAKEN_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)  # let the looks begin
 

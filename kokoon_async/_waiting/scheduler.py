@@ -9,8 +9,7 @@ that are due.
 import asyncio
 import copy
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import cast
 
 from .._http.protocol import Answer, is_throttling
@@ -26,8 +25,9 @@ from ..events import (
 )
 from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
-from .agenda import MOST_ENTRIES_BESIDES, MOST_ENTRIES_PER_IMAGE, Agenda
+from .agenda import Agenda, Queue
 from .reserve import Reserve
+from .slices import in_slices
 from .waits import Awaited, Wait, Watcher
 
 
@@ -68,7 +68,7 @@ class Scheduler:
         self._most_looks = most_looks
         self._images: dict[str, Awaited] = {}
         self._agenda = Agenda()
-        self._queue: deque[Awaited] = deque()
+        self._queue = Queue()
         # The workers, and the image that each looks at.
         self._workers: dict[asyncio.Task[None], Awaited] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -111,23 +111,31 @@ class Scheduler:
             self._forget(image)
             self._set_timer()
 
-    def drop_all_of(self, watcher: Watcher) -> None:
-        """Forget all waits of a watcher, which keeps no list of them."""
+    def dropping_all_of(self, watcher: Watcher) -> Iterator[None]:
+        """Forget all waits of a watcher, which keeps no list of them, step by step."""
         for image in tuple(self._images.values()):
             for wait in image.waits:
                 if wait.watcher is watcher:
                     self.drop(wait)
+                yield
 
     async def close(self, message: str) -> None:
         """End all waits with `ClientClosed`."""
+        self._queue.clear()
+        try:
+            await in_slices(self._ending_all(message))
+        finally:
+            await asyncio.gather(*self._workers, return_exceptions=True)
+
+    def _ending_all(self, message: str) -> Iterator[None]:
         for image in tuple(self._images.values()):
             for wait in image.waits:
                 error = ClientClosed(f"{message} Image {wait.vid}: {wait.last_seen()}.")
                 error.hint = "The server's work goes on: wait for the same vid again to resume."
                 error.vid, error.attempts = wait.vid, wait.looks
                 self._end(image, wait, error)
+                yield
         self._set_timer()
-        await asyncio.gather(*self._workers, return_exceptions=True)
 
     # -- the schedule ------------------------------------------------------------------
 
@@ -137,10 +145,7 @@ class Scheduler:
         self._agenda.put(image, at, images=len(self._images))
 
     def _enqueue(self, image: Awaited) -> None:
-        image.queued = True
-        self._queue.append(image)
-        if len(self._queue) > MOST_ENTRIES_BESIDES + MOST_ENTRIES_PER_IMAGE * len(self._images):
-            self._queue = deque(other for other in self._queue if other.queued)
+        self._queue.put(image, images=len(self._images))
         self._agenda.put(image, image.first_deadline, images=len(self._images))
 
     def _forget(self, image: Awaited) -> None:
@@ -185,18 +190,10 @@ class Scheduler:
     # -- looks -------------------------------------------------------------------------
 
     def _start_looks(self) -> None:
-        while len(self._workers) < self._most_looks and (image := self._next_queued()) is not None:
+        while len(self._workers) < self._most_looks and (image := self._queue.next()) is not None:
             worker = asyncio.create_task(self._work(image), name="kokoon looks")
             worker.add_done_callback(self._worker_ended)
             self._assign(image, worker)
-
-    def _next_queued(self) -> Awaited | None:
-        while self._queue:
-            image = self._queue.popleft()
-            if image.queued:  # not forgotten meanwhile
-                image.queued = False
-                return image
-        return None
 
     def _assign(self, image: Awaited, worker: "asyncio.Task[None]") -> None:
         self._workers[worker] = image
@@ -212,7 +209,7 @@ class Scheduler:
                 await self._look_at(image)
             except Exception as error:  # noqa: BLE001 - whose look it was, must hear of it
                 self._on_defect(image, error)
-            image = self._next_queued()
+            image = self._queue.next()
             if image is not None:
                 self._assign(image, worker)
             self._set_timer()
