@@ -801,6 +801,18 @@ async def test_a_crowd_ends_at_its_deadlines():
     assert [watcher.at for watcher in crowd] == [20.0 + abs(number - 15) for number in range(30)]
 
 
+@pytest.mark.parametrize("size", [1, 8, 9, 30])
+async def test_the_newest_of_a_crowd(size: int):
+    """However many wait for an image, the one who came last of those who stay is known."""
+    line = Line()
+    crowd = [line.wait() for _ in range(size)]
+    while crowd:
+        newest = crowd.pop().wait
+        assert line.scheduler.newest(VID) is newest
+        line.scheduler.drop(newest)
+    assert line.scheduler.newest(VID) is None
+
+
 async def test_those_who_stay_in_a_crowd_wait_on():
     """Whoever leaves a crowd, those who stay hear what becomes of the image, and nobody else."""
     line = Line(Looks(after(30)))
