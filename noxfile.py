@@ -103,7 +103,13 @@ MUTATED = {
         ["protocol", "retry", "auth", "throttle"],
     ),
     "waits": (
-        ["_waiting/scheduler.py", "_waiting/waits.py", "polling/machine.py", "polling/policies.py"],
+        [
+            "_waiting/scheduler.py",
+            "_waiting/reserve.py",
+            "_waiting/waits.py",
+            "polling/machine.py",
+            "polling/policies.py",
+        ],
         ["scheduler", "machine", "policies"],
     ),
     "polling": (

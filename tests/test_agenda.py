@@ -32,3 +32,11 @@ def test_an_image_that_was_forgotten_may_come_back_at_the_same_time() -> None:
     agenda.put(after, 1.0, images=1)
     assert agenda.pop_due(1.0) is after
     assert agenda.pop_due(1.0) is None
+
+
+def test_an_image_without_an_entry_is_never_due() -> None:
+    """An image is due at the time of its entry, and never without one."""
+    image = Awaited(VID)
+    assert image.due == math.inf
+    Agenda().put(image, 5.0, images=1)
+    assert image.due == 5.0

@@ -23,7 +23,8 @@ import pytest
 # inside one folder imports are free.
 FLOORS = (
     ("models", "simulator", "_text", "_version", "_http.bodies", "_http.hints"),
-    ("errors", "_http.__init__", "_waiting.__init__", "_waiting.leavable"),
+    ("errors", "_http.__init__", "_waiting.__init__"),
+    ("_waiting.leavable", "_waiting.reserve", "_waiting.slices"),
     ("_checks", "_http.wire", "_waiting.work"),
     ("events",),
     ("polling", "_http.protocol", "_http.calls", "_http.converters"),

@@ -35,6 +35,7 @@ from kokoon_async import (
 )
 from kokoon_async._http.protocol import Answer
 from kokoon_async._waiting.bulk import Fetching
+from kokoon_async.events import Event, WaitStarted
 from kokoon_async.simulator import Constant, Simulator, Status
 
 from .cancellation import MODES, Mode, Scenario, cancel_everywhere
@@ -508,6 +509,51 @@ async def test_the_window_bounds_the_waits() -> None:
                 assert outcome.ok
                 most = max(most, len(client._scheduler))
     assert most <= 7
+
+
+@pytest.mark.looptime
+async def test_duplicates_share_a_wait_that_nobody_has_looked_for_yet() -> None:
+    """Ten thousand positions of one image are one wait and ten thousand outcomes."""
+    started: list[Event] = []
+    async with Simulator(seed=3) as sim:
+        vid, other = sim.add_image("processing*5s completed"), sim.add_image("completed")
+        vids = [vid, other, *[vid.upper(), vid] * 5000]
+        async with KokoonClient("token", base_url=sim.base_url, hooks=[started.append]) as client:
+            found = Counter([outcome.vid async for outcome in client.wait_many(vids)])
+    assert found == {vid: 10_001, other: 1}
+    assert sum(isinstance(event, WaitStarted) for event in started) < 100
+
+
+@pytest.mark.looptime
+async def test_a_duplicate_that_comes_late_has_its_whole_time() -> None:
+    """Once an image was looked at, the next position of it is a wait of its own."""
+
+    async def late(vid: str) -> AsyncIterator[str]:
+        yield vid
+        yield vid
+        await asyncio.sleep(7)
+        yield vid
+
+    async with Simulator(seed=3) as sim:
+        vid = sim.add_image("processing")
+        began, ended = asyncio.get_running_loop().time(), []
+        async with KokoonClient("token", base_url=sim.base_url) as client:
+            async for outcome in client.wait_many(late(vid), timeout=10):
+                assert isinstance(outcome.error, WaitTimedOut)
+                ended.append(asyncio.get_running_loop().time() - began)
+    assert ended == pytest.approx([10, 10, 17], abs=1)
+
+
+async def test_duplicates_join_no_wait_of_somebody_else() -> None:
+    """Two streams of one client wait for one image, each for its own positions."""
+    async with Simulator(seed=3, latency=0.01) as sim:
+        vid = sim.add_image("completed")
+        async with KokoonClient("token", base_url=sim.base_url) as client:
+            streams = [client.wait_many([vid] * count) for count in (3, 2)]
+            firsts = await asyncio.gather(*map(anext, streams))
+            rest = [[outcome async for outcome in stream_] for stream_ in streams]
+    assert [first.vid for first in firsts] == [vid, vid]
+    assert [len(outcomes) for outcomes in rest] == [2, 1]
 
 
 @pytest.mark.looptime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import math
@@ -10,7 +11,7 @@ import random
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -169,7 +170,7 @@ class Line:
         """Check that no wait, look, entry or timer is left."""
         scheduler = self.scheduler
         assert len(scheduler) == 0
-        assert (len(scheduler._agenda), list(scheduler._queue), scheduler._workers) == (0, [], {})
+        assert (len(scheduler._agenda), len(scheduler._queue), scheduler._workers) == (0, 0, {})
         assert scheduler._timer is None
 
 
@@ -733,6 +734,95 @@ async def test_closing_ends_every_wait():
     assert line.looks.cancelled == 1
     line.assert_nothing_left()
     await line.scheduler.close("Again.")
+
+
+# --- a crowd for one image ------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def counting_calls() -> Iterator[Counter[str]]:
+    """Count the calls of Python functions, and the turns of generators, in this thread."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        if event == "call":
+            calls[frame.f_code.co_qualname] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
+
+
+ENDINGS: dict[str, Callable[[Line, list[Watcher]], Any]] = {
+    "answered": lambda line, crowd: asyncio.sleep(30),
+    "expired": lambda line, crowd: asyncio.sleep(100),
+    "closed": lambda line, crowd: line.scheduler.close("Closed."),
+    "left": lambda line, crowd: [line.scheduler.drop(each.wait) for each in crowd],
+    "left by the newest first": lambda line, crowd: [
+        line.scheduler.drop(each.wait) for each in reversed(crowd)
+    ],
+}
+
+
+@pytest.mark.parametrize("policies", ["shared", "own"])
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_crowd_costs_no_more_for_each(quiet: None, ending: str, policies: str):
+    """However many wait for one image: to begin, to hear of a look and to end costs each the same."""
+
+    async def calls_of(size: int) -> int:
+        looks = Looks(seconds=1.0 if ending == "answered" else 1e6)
+        looks.brings = lambda vid, n: "completed" if n == 3 else "processing"
+        line = Line(looks)
+        line.scheduler._hooks = Hooks()
+        made = [Following() if policies == "own" else EVERY_10 for _ in range(size)]
+        with counting_calls() as calls:
+            crowd = [line.wait(policy=policy, timeout=100.0) for policy in made]
+            await asyncio.sleep(5)
+            done = ENDINGS[ending](line, crowd)
+            if not isinstance(done, list):
+                await done
+            await turns()
+        assert all(watcher.wait.is_over for watcher in crowd)
+        line.assert_nothing_left()
+        return calls.total()
+
+    small, large = await calls_of(50), await calls_of(400)
+    assert large <= 8 * small
+
+
+async def test_a_crowd_ends_at_its_deadlines():
+    """Who joins a crowd, with more time than the others or with less, has his own deadline."""
+    line = Line(Looks(seconds=1e6))
+    crowd = [line.wait(timeout=20.0 + abs(number - 15)) for number in range(30)]
+    await asyncio.sleep(60)
+    assert [watcher.at for watcher in crowd] == [20.0 + abs(number - 15) for number in range(30)]
+
+
+@pytest.mark.parametrize("size", [1, 8, 9, 30])
+async def test_the_newest_of_a_crowd(size: int):
+    """However many wait for an image, the one who came last of those who stay is known."""
+    line = Line()
+    crowd = [line.wait() for _ in range(size)]
+    while crowd:
+        newest = crowd.pop().wait
+        assert line.scheduler.newest(VID) is newest
+        line.scheduler.drop(newest)
+    assert line.scheduler.newest(VID) is None
+
+
+async def test_those_who_stay_in_a_crowd_wait_on():
+    """Whoever leaves a crowd, those who stay hear what becomes of the image, and nobody else."""
+    line = Line(Looks(after(30)))
+    crowd = [line.wait() for _ in range(30)]
+    await asyncio.sleep(5)
+    for watcher in crowd[::3]:
+        line.scheduler.drop(watcher.wait)
+    await asyncio.sleep(50)
+    assert [watcher.at == 30 for watcher in crowd] == [number % 3 != 0 for number in range(30)]
+    line.assert_nothing_left()
 
 
 # --- foreign code -------------------------------------------------------------------------------

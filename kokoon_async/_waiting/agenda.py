@@ -1,20 +1,25 @@
-"""When images are due: a heap with one valid entry for each, and stale ones swept out."""
+"""When images are due, and whose turn it is: stale entries of both are swept out."""
 
 import heapq
 import math
+from collections import deque
 
 from .waits import Awaited, Entry
 
 
-__all__ = ["MOST_ENTRIES_BESIDES", "MOST_ENTRIES_PER_IMAGE", "Agenda"]
+__all__ = ["Agenda", "Queue"]
 
 # Stale entries are swept out once there are more entries than this, stale or not.
-MOST_ENTRIES_PER_IMAGE = 1.125
-MOST_ENTRIES_BESIDES = 64
+_MOST_ENTRIES_PER_IMAGE = 1.125
+_MOST_ENTRIES_BESIDES = 64
+
+
+def _are_too_many(entries: int, images: int) -> bool:
+    return entries > _MOST_ENTRIES_BESIDES + _MOST_ENTRIES_PER_IMAGE * images
 
 
 class Agenda:
-    """Keep the images of a schedule in the order in which they are due."""
+    """Keep the images of a schedule in the order in which they are due: a heap."""
 
     __slots__ = ("_heap",)
 
@@ -37,7 +42,7 @@ class Agenda:
         """
         image.entry = entry = (at, image.vid, image)
         heapq.heappush(self._heap, entry)
-        if len(self._heap) > MOST_ENTRIES_BESIDES + MOST_ENTRIES_PER_IMAGE * images:
+        if _are_too_many(len(self._heap), images):
             self._heap = [entry for entry in self._heap if entry is entry[2].entry]
             heapq.heapify(self._heap)
 
@@ -57,3 +62,42 @@ class Agenda:
     def clear(self) -> None:
         """Forget all, when no image is left."""
         self._heap.clear()
+
+
+class Queue:
+    """Keep the images whose look is due in the order in which it came to be."""
+
+    __slots__ = ("_images",)
+
+    def __init__(self) -> None:
+        self._images: deque[Awaited] = deque()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def put(self, image: Awaited, *, images: int) -> None:
+        """
+        Put an image at the end.
+
+        Args:
+            image: It is idle.
+
+            images: How many there are in all: so many can be queued.
+        """
+        image.queued = True
+        self._images.append(image)
+        if _are_too_many(len(self._images), images):
+            self._images = deque(other for other in self._images if other.queued)
+
+    def next(self) -> Awaited | None:
+        """Take out the first image."""
+        while self._images:
+            image = self._images.popleft()
+            if image.queued:  # not forgotten meanwhile
+                image.queued = False
+                return image
+        return None
+
+    def clear(self) -> None:
+        """Forget all, before they are ended."""
+        self._images.clear()

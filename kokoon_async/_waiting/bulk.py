@@ -1,7 +1,8 @@
 """Fetch many images, or wait for many, with a fixed number of tasks."""
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 
 from .._checks import vid_from
 from .._http.protocol import Answer
@@ -132,16 +133,17 @@ class Waiting(Work[Outcome]):
         self._scheduler = scheduler
         self._new_wait = new_wait
         self._open_waits = 0
+        # How many positions more have a wait, of those that have several.
+        self._joined: Counter[Wait] = Counter()
         self._on_seen = on_seen
 
     def begin(self) -> None:
         """Start the one task: it reads the input."""
         self.start(self._add_waits(), "kokoon wait_many")
 
-    def end(self) -> None:
-        """Drop the waits that are not over."""
-        if self._open_waits:
-            self._scheduler.drop_all_of(self)
+    def letting_go(self) -> Iterator[object]:
+        """Drop the waits that are not over, step by step."""
+        return self._scheduler.dropping_all_of(self) if self._open_waits else iter(())
 
     async def _add_waits(self) -> None:
         while (taken := await self.take()) is not None:
@@ -149,11 +151,19 @@ class Waiting(Work[Outcome]):
             vid = _checked(item)
             if isinstance(vid, Outcome):
                 self.give(position, vid)
-                continue
-            self._open_waits += 1
-            self._scheduler.add(self._new_wait(vid, self))
+            else:
+                self._wait_for(vid)
             if position % _TAKEN_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)  # let the looks begin
+
+    def _wait_for(self, vid: str) -> None:
+        """Begin a wait, or join one that is as good as new: nobody has looked for it yet."""
+        newest = self._scheduler.newest(vid)
+        if newest is not None and newest.watcher is self and not newest.looks:
+            self._joined[newest] += 1
+            return
+        self._open_waits += 1
+        self._scheduler.add(self._new_wait(vid, self))
 
     def changed(self, wait: Wait, _: Image) -> None:
         """Tell that the API has answered; the record itself does not matter before the end."""
@@ -161,11 +171,14 @@ class Waiting(Work[Outcome]):
             self._on_seen(wait.vid)
 
     def ended(self, wait: Wait, result: Image | Exception) -> None:
-        """Hand over what became of a wait."""
+        """Hand over what became of a wait, for each position that has it."""
         self._open_waits -= 1
         if isinstance(result, Image):
-            self.give(0, Outcome(wait.vid, result, None, wait.looks))
+            outcome = Outcome(wait.vid, result, None, wait.looks)
         elif isinstance(result, KokoonError) and not isinstance(result, ClientClosed):
-            self.give(0, Outcome(wait.vid, None, result, wait.looks))
+            outcome = Outcome(wait.vid, None, result, wait.looks)
         else:  # the client is closed, or the user's policy raised
             self.fail(result, is_fatal=True)
+            return
+        for _ in range(1 + self._joined.pop(wait, 0)):
+            self.give(0, outcome)

@@ -9,8 +9,7 @@ that are due.
 import asyncio
 import copy
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import cast
 
 from .._http.protocol import Answer, is_throttling
@@ -26,18 +25,13 @@ from ..events import (
 )
 from ..models import Image
 from ..polling import Done, Failed, LookAgain, Step
-from .agenda import MOST_ENTRIES_BESIDES, MOST_ENTRIES_PER_IMAGE, Agenda
+from .agenda import Agenda, Queue
+from .reserve import Reserve
+from .slices import in_slices
 from .waits import Awaited, Wait, Watcher
 
 
 __all__ = ["Backoff", "Scheduler"]
-
-# The last look starts this much before the deadline: an answer after it is of no use.
-_RESERVE_LOOKS = 2.0
-_MOST_RESERVE = 0.1  # share of the wait
-_FIRST_LOOK_ESTIMATE = 0.05
-_SMOOTHING = 0.2
-_SHORTEST_LOOK = 0.005
 
 # Somebody cancels all tasks of the loop, and then goes on: the next look comes after this.
 _PAUSE_AFTER_CANCEL = 1.0
@@ -74,28 +68,35 @@ class Scheduler:
         self._most_looks = most_looks
         self._images: dict[str, Awaited] = {}
         self._agenda = Agenda()
-        self._queue: deque[Awaited] = deque()
+        self._queue = Queue()
         # The workers, and the image that each looks at.
         self._workers: dict[asyncio.Task[None], Awaited] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
-        self._look_seconds = _FIRST_LOOK_ESTIMATE
+        self._reserve = Reserve()
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def newest(self, vid: str) -> Wait | None:
+        """Give the wait for an image that began last, if there is one."""
+        image = self._images.get(vid)
+        return None if image is None else image.newest
 
     def add(self, wait: Wait) -> None:
         """Begin a wait: the first look is now, or the one already under way."""
         image = self._images.get(wait.vid)
         if image is None:
             image = self._images[wait.vid] = Awaited(wait.vid)
-        image.waits += (wait,)
+        image.add(wait)
         if self._hooks.hears(WaitStarted):
             self._hooks.tell(WaitStarted(wait.vid, wait.timeout))
         if image.is_idle and image.not_before <= asyncio.get_running_loop().time():
             self._enqueue(image)
         else:
-            self._watch_deadlines(image)
+            at = min(wait.deadline, image.not_before) if image.is_idle else wait.deadline
+            if at < image.due:
+                self._agenda.put(image, at, images=len(self._images))
         self._start_looks()
         self._set_timer()
 
@@ -106,27 +107,35 @@ class Scheduler:
         image = self._images[wait.vid]
         image.remove(wait)
         self._conclude(image, wait, "abandoned")
-        if not image.waits:
+        if not image.is_awaited:
             self._forget(image)
             self._set_timer()
 
-    def drop_all_of(self, watcher: Watcher) -> None:
-        """Forget all waits of a watcher, which keeps no list of them."""
+    def dropping_all_of(self, watcher: Watcher) -> Iterator[None]:
+        """Forget all waits of a watcher, which keeps no list of them, step by step."""
         for image in tuple(self._images.values()):
             for wait in image.waits:
                 if wait.watcher is watcher:
                     self.drop(wait)
+                yield
 
     async def close(self, message: str) -> None:
         """End all waits with `ClientClosed`."""
+        self._queue.clear()
+        try:
+            await in_slices(self._ending_all(message))
+        finally:
+            await asyncio.gather(*self._workers, return_exceptions=True)
+
+    def _ending_all(self, message: str) -> Iterator[None]:
         for image in tuple(self._images.values()):
             for wait in image.waits:
                 error = ClientClosed(f"{message} Image {wait.vid}: {wait.last_seen()}.")
                 error.hint = "The server's work goes on: wait for the same vid again to resume."
                 error.vid, error.attempts = wait.vid, wait.looks
                 self._end(image, wait, error)
+                yield
         self._set_timer()
-        await asyncio.gather(*self._workers, return_exceptions=True)
 
     # -- the schedule ------------------------------------------------------------------
 
@@ -136,10 +145,7 @@ class Scheduler:
         self._agenda.put(image, at, images=len(self._images))
 
     def _enqueue(self, image: Awaited) -> None:
-        image.queued = True
-        self._queue.append(image)
-        if len(self._queue) > MOST_ENTRIES_BESIDES + MOST_ENTRIES_PER_IMAGE * len(self._images):
-            self._queue = deque(other for other in self._queue if other.queued)
+        self._queue.put(image, images=len(self._images))
         self._agenda.put(image, image.first_deadline, images=len(self._images))
 
     def _forget(self, image: Awaited) -> None:
@@ -178,24 +184,16 @@ class Scheduler:
         for wait in image.waits:
             if wait.deadline <= now:
                 self._end(image, wait, wait.expire(now).error)
-        if image.waits:
+        if image.is_awaited:
             self._watch_deadlines(image)
 
     # -- looks -------------------------------------------------------------------------
 
     def _start_looks(self) -> None:
-        while len(self._workers) < self._most_looks and (image := self._next_queued()) is not None:
+        while len(self._workers) < self._most_looks and (image := self._queue.next()) is not None:
             worker = asyncio.create_task(self._work(image), name="kokoon looks")
             worker.add_done_callback(self._worker_ended)
             self._assign(image, worker)
-
-    def _next_queued(self) -> Awaited | None:
-        while self._queue:
-            image = self._queue.popleft()
-            if image.queued:  # not forgotten meanwhile
-                image.queued = False
-                return image
-        return None
 
     def _assign(self, image: Awaited, worker: "asyncio.Task[None]") -> None:
         self._workers[worker] = image
@@ -211,14 +209,14 @@ class Scheduler:
                 await self._look_at(image)
             except Exception as error:  # noqa: BLE001 - whose look it was, must hear of it
                 self._on_defect(image, error)
-            image = self._next_queued()
+            image = self._queue.next()
             if image is not None:
                 self._assign(image, worker)
             self._set_timer()
 
     def _worker_ended(self, worker: "asyncio.Task[None]") -> None:
         image = self._workers.pop(worker)
-        if image.worker is worker and image.waits:  # cancelled, and not by `_forget`
+        if image.worker is worker and image.is_awaited:  # cancelled, and not by `_forget`
             image.worker = None
             image.not_before = asyncio.get_running_loop().time() + _PAUSE_AFTER_CANCEL
             self._watch_deadlines(image)
@@ -241,7 +239,7 @@ class Scheduler:
         if isinstance(answer, KokoonError):
             self._on_failure(image, answer, now)
         else:
-            self._look_seconds += _SMOOTHING * (now - began - self._look_seconds)
+            self._reserve.learn(now - began)
             self._on_record(image, answer, now)
 
     def _on_record(self, image: Awaited, answer: Answer, now: float) -> None:
@@ -251,13 +249,15 @@ class Scheduler:
         if before != record.state and self._hooks.hears(StateChanged):
             self._hooks.tell(StateChanged(image.vid, before, record.state, known_age))
         steps: list[tuple[Wait, Step | Exception]] = []
+        told: set[int] = set()  # the policies that were told, by their ids
         for wait in image.waits:
             if wait.is_over:  # the watcher of one before has dropped it
                 continue
             if wait.state != record.state:
                 wait.watcher.changed(wait, record)
-            is_told = bool(steps) and any(other.policy is wait.policy for other, _ in steps)
-            reserve = self._reserve(wait)
+            is_told = id(wait.policy) in told
+            told.add(id(wait.policy))
+            reserve = self._reserve.seconds(wait.timeout)
             try:
                 step = wait.observe(now, record, age=age, reserve=reserve, is_told=is_told)
             except Exception as error:  # noqa: BLE001 - a user's policy; it ends that one wait
@@ -276,7 +276,7 @@ class Scheduler:
             image.not_before = now + hint
         steps: list[tuple[Wait, Step | Exception]] = []
         for wait in image.waits:
-            reserve = self._reserve(wait)
+            reserve = self._reserve.seconds(wait.timeout)
             try:
                 step = wait.fail(now, error, pause=pause, hint=hint or 0.0, reserve=reserve)
             except Exception as defect:  # noqa: BLE001 - as above
@@ -290,7 +290,7 @@ class Scheduler:
 
     def _on_defect(self, image: Awaited, error: Exception) -> None:
         """Tell of a defect: of this package, of a user's session, of its middleware."""
-        if not image.waits:
+        if not image.is_awaited:
             context = {"message": "a look of kokoon_async failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
         for wait in image.waits:
@@ -320,11 +320,6 @@ class Scheduler:
                     self._end(image, wait, step)
         return (None, "ended") if nearest is None else (nearest.delay, nearest.reason)
 
-    def _reserve(self, wait: Wait) -> float:
-        """Give the seconds before the deadline at which the last look has to start."""
-        usual = _RESERVE_LOOKS * max(self._look_seconds, _SHORTEST_LOOK)
-        return usual if wait.timeout is None else min(usual, _MOST_RESERVE * wait.timeout)
-
     def _end(self, image: Awaited, wait: Wait, result: Image | Exception) -> None:
         if wait.is_over:  # a hook or a watcher has dropped it meanwhile
             return
@@ -332,14 +327,14 @@ class Scheduler:
         outcome = "completed" if isinstance(result, Image) else type(result).__name__
         self._conclude(image, wait, outcome)
         wait.watcher.ended(wait, result)
-        if not image.waits:
+        if not image.is_awaited:
             self._forget(image)
 
     def _conclude(self, image: Awaited, wait: Wait, outcome: str) -> None:
         """Tell policy and hooks that a wait is over."""
         try:
             # Many waits on one image are one lesson: the last that is left tells it.
-            if all(other.policy is not wait.policy for other in image.waits):
+            if not image.has_policy(wait.policy):
                 wait.conclude()
         except Exception:  # noqa: BLE001 - a user's policy; the wait is over, so only the log can hear it
             logger.exception("policy.failed", extra={"kokoon_vid": wait.vid})

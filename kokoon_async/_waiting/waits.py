@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from ..models import Image, ImageState
@@ -11,6 +13,8 @@ from ..polling import PollPolicy, WaitMachine
 __all__ = ["Awaited", "Entry", "Wait", "Watcher"]
 
 _LONG_AGO = -math.inf  # one object for all
+
+_FEW = 8  # waits for one image, for which a tuple is small and quick
 
 
 class Watcher(Protocol):
@@ -54,6 +58,44 @@ class Wait(WaitMachine):
         self.is_over = False
 
 
+class Crowd:
+    """Hold many waits for one image: each comes and goes without a look at the others."""
+
+    __slots__ = ("_policies", "_waits")
+
+    def __init__(self, waits: Iterable[Wait]) -> None:
+        self._waits: dict[Wait, None] = {}
+        # By its id, how many have a policy: not each policy can be hashed.
+        self._policies: Counter[int] = Counter()
+        for wait in waits:
+            self.add(wait)
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def __iter__(self) -> Iterator[Wait]:
+        return iter(self._waits)
+
+    def __reversed__(self) -> Iterator[Wait]:
+        return reversed(self._waits)
+
+    def has_policy(self, policy: PollPolicy) -> bool:
+        """Tell whether one of them has this very policy."""
+        return id(policy) in self._policies
+
+    def add(self, wait: Wait) -> None:
+        """Take in one more."""
+        self._waits[wait] = None
+        self._policies[id(wait.policy)] += 1
+
+    def remove(self, wait: Wait) -> None:
+        """Take one out."""
+        del self._waits[wait]
+        self._policies[id(wait.policy)] -= 1
+        if not self._policies[id(wait.policy)]:
+            del self._policies[id(wait.policy)]
+
+
 class Awaited:
     """
     Hold an image that somebody waits for.
@@ -62,8 +104,6 @@ class Awaited:
     entry, for its next look or else for the first deadline of its waits.
 
     Attributes:
-        waits: Replaced and never changed, since others may be walking it.
-
         queued: Whether it stands in the queue.
 
         worker: The task that looks at it now.
@@ -73,11 +113,11 @@ class Awaited:
         not_before: When the next look may be at the earliest, e.g. because of a hint.
     """
 
-    __slots__ = ("entry", "not_before", "queued", "vid", "waits", "worker")
+    __slots__ = ("_waits", "entry", "not_before", "queued", "vid", "worker")
 
     def __init__(self, vid: str) -> None:
         self.vid = vid
-        self.waits: tuple[Wait, ...] = ()
+        self._waits: tuple[Wait, ...] | Crowd = ()
         self.queued = False
         self.worker: asyncio.Task[None] | None = None
         self.entry: Entry | None = None
@@ -88,9 +128,24 @@ class Awaited:
         return False
 
     @property
+    def waits(self) -> tuple[Wait, ...]:
+        """Those who wait now, the oldest first: a copy, since they may go while it is walked."""
+        return tuple(self._waits)
+
+    @property
+    def newest(self) -> Wait:
+        """The one of its waits that began last."""
+        return next(reversed(self._waits))
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for it."""
+        return bool(self._waits)
+
+    @property
     def state(self) -> ImageState | None:
         """What its waits last saw; ``None`` before the first good look."""
-        for wait in self.waits:
+        for wait in self._waits:
             if wait.state is not None:
                 return wait.state
         return None
@@ -99,19 +154,42 @@ class Awaited:
     def first_deadline(self) -> float:
         """When the time of the first of its waits is over."""
         first = math.inf
-        for wait in self.waits:
+        for wait in self._waits:
             first = min(first, wait.deadline)
         return first
+
+    @property
+    def due(self) -> float:
+        """When its valid entry is due; infinite without one."""
+        return math.inf if self.entry is None else self.entry[0]
 
     @property
     def is_idle(self) -> bool:
         """Whether no look is queued or under way."""
         return self.worker is None and not self.queued
 
+    def has_policy(self, policy: PollPolicy) -> bool:
+        """Tell whether one of its waits has this very policy."""
+        if isinstance(self._waits, Crowd):
+            return self._waits.has_policy(policy)
+        return any(wait.policy is policy for wait in self._waits)
+
+    def add(self, wait: Wait) -> None:
+        """Take in one more wait."""
+        if isinstance(self._waits, tuple):
+            if len(self._waits) < _FEW:
+                self._waits += (wait,)
+                return
+            self._waits = Crowd(self._waits)
+        self._waits.add(wait)
+
     def remove(self, wait: Wait) -> None:
         """Take a wait out, for good."""
         wait.is_over = True
-        self.waits = tuple(other for other in self.waits if other is not wait)
+        if isinstance(self._waits, Crowd):
+            self._waits.remove(wait)
+        else:
+            self._waits = tuple(other for other in self._waits if other is not wait)
 
 
 Entry = tuple[float, str, Awaited]

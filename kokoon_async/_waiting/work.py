@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, I
 from typing import Generic, TypeVar, cast
 
 from ..errors import ClientClosed, ConfigurationError
+from .slices import in_slices
 
 
 __all__ = ["Work"]
@@ -76,8 +77,9 @@ class Work(ABC, Generic[R]):
     def begin(self) -> None:
         """Start the first tasks."""
 
-    def end(self) -> None:
-        """Let go of whatever is not a task."""
+    def letting_go(self) -> Iterator[object]:
+        """Let go of whatever is not a task, step by step."""
+        return iter(())
 
     def start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Run a part of the work as a task; what it raises reaches the consumer."""
@@ -163,28 +165,35 @@ class Work(ABC, Generic[R]):
         return self._results.popleft()
 
     async def stop(self, error: Exception | None = None) -> None:
-        """Do as `abandon` does, and wait until the tasks have let go."""
-        self.abandon(error)
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def abandon(self, error: Exception | None = None) -> None:
         """
-        Stop all tasks, without waiting.
+        Stop all tasks, let go of the rest, and wait until the tasks have let go too.
 
         Args:
             error: Why, for a consumer: comes after the last result, if something is missing.
         """
+        self._break_off(error)
+        try:
+            await in_slices(self.letting_go())
+        finally:
+            if self._tasks:
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Do as `stop` does, at once and without waiting."""
+        self._break_off()
+        for _ in self.letting_go():
+            pass
+
+    # -- inside ------------------------------------------------------------------------
+
+    def _break_off(self, error: Exception | None = None) -> None:
         is_all_done = self._exhausted and self.given + len(self._results) == self._taken
         if error is not None and self._failure is None and not is_all_done:
             self._failure = error
         self._begun = self._exhausted = self._is_broken = True
         self._wake_consumer()
-        self.end()
         for task in self._tasks:
             task.cancel()
-
-    # -- inside ------------------------------------------------------------------------
 
     @property
     def _is_all_given(self) -> bool:
