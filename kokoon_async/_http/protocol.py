@@ -36,6 +36,7 @@ __all__ = [
     "Answer",
     "Response",
     "asks_to_brake",
+    "hint_of",
     "image_path",
     "is_error",
     "is_throttling",
@@ -313,6 +314,11 @@ def is_token_refused(response: Response) -> bool:
 def retry_after(response: Response) -> float | None:
     """Give the seconds after which the server wants to be asked again, if it said so."""
     return longest_hint(response.headers.getall("Retry-After", ()), response.headers.get("Date"))
+
+
+def hint_of(error: KokoonError) -> float | None:
+    """Give what `retry_after` gave for the answer that an error stands for."""
+    return error.retry_after if isinstance(error, RateLimited | ServerError) else None
 
 
 def asks_to_brake(response: Response) -> bool:

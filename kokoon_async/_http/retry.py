@@ -11,8 +11,8 @@ from collections.abc import Callable
 import attrs
 
 from .._checks import non_negative, positive, whole
-from ..errors import KokoonError, RateLimited, ServerError
-from .protocol import is_throttling, is_transient
+from ..errors import KokoonError
+from .protocol import hint_of, is_throttling, is_transient
 
 
 __all__ = ["GiveUp", "RetryPolicy", "RetryQuota", "next_pause"]
@@ -154,7 +154,7 @@ def next_pause(
         return GiveUp(f"it failed {attempts} times in a row" if attempts > 1 else "")
     throttled = is_throttling(error)
     pause = policy.backoff(attempts, throttled=throttled, draw=draw)
-    hint = error.retry_after if isinstance(error, RateLimited | ServerError) else None
+    hint = hint_of(error)
     if hint is not None:
         if hint > policy.retry_after_cap:
             return GiveUp(f"the server asked for a pause of {hint:.0f} s")

@@ -12,8 +12,8 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 from typing import cast
 
-from .._http.protocol import Answer, is_throttling
-from ..errors import ClientClosed, KokoonError, RateLimited, ServerError
+from .._http.protocol import Answer, hint_of, is_throttling
+from ..errors import ClientClosed, KokoonError
 from ..events import (
     Hooks,
     LookFailed,
@@ -270,7 +270,7 @@ class Scheduler:
 
     def _on_failure(self, image: Awaited, error: KokoonError, now: float) -> None:
         throttled = is_throttling(error)
-        hint = error.retry_after if isinstance(error, RateLimited | ServerError) else None
+        hint = hint_of(error)
         pause = self._backoff(max(w.failures_in_a_row for w in image.waits) + 1, throttled)
         if hint is not None:
             image.not_before = now + hint

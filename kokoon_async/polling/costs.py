@@ -8,12 +8,11 @@ import attrs
 from .._checks import check_seconds
 from ..errors import ConfigurationError
 from ..models import ImageState
-from .policies import Look, PollPolicy
+from .policies import SHORTEST_DELAY, Look, PollPolicy
 
 
 __all__ = ["Cost", "evaluate", "preview"]
 
-_SHORTEST_DELAY = 0.1  # as in a wait (machine.py)
 _MOST_LOOKS = 1_000_000  # at one image; a mistake, not a policy
 
 
@@ -91,4 +90,4 @@ def _next_age(policy: PollPolicy, age: float, looks: int) -> float:
     if not math.isfinite(delay) or looks >= _MOST_LOOKS:
         name = type(policy).__name__
         raise ConfigurationError(f"{name} never ends: it gave {delay!r} s after {looks} looks.")
-    return age + max(delay, _SHORTEST_DELAY)
+    return age + max(delay, SHORTEST_DELAY)

@@ -19,13 +19,12 @@ from ..errors import (
     WaitTimedOut,
 )
 from ..models import Image, ImageState, Sighting
-from .policies import Look, PollPolicy
+from .policies import SHORTEST_DELAY, Look, PollPolicy
 from .steps import Done, Failed, LookAgain, Step
 
 
 __all__ = ["WaitMachine"]
 
-_SHORTEST_DELAY = 0.1  # a policy that says 0 must not turn a wait into a flood (F-61)
 _GRAIN = 0.001  # a timer may fire this much early
 
 # Seconds by which two readings of one birth may differ: 1 for the whole seconds of `Date`,
@@ -236,7 +235,7 @@ class WaitMachine:
         delay, reason = max(usual, (pause, "backoff"))
         # Two failures by chance are no outage, and its last chance comes when the patience ends.
         patience = min(outage_in, self._outage / _LOOKS_IN_AN_OUTAGE)
-        delay = max(min(delay, patience), _SHORTEST_DELAY)
+        delay = max(min(delay, patience), SHORTEST_DELAY)
         delay, reason = max((delay, reason), (hint, "hint"))
         return self._next(now, delay, reason, reserve, soonest=hint)
 
@@ -275,7 +274,7 @@ class WaitMachine:
         if not math.isfinite(delay):  # it would never be over, or stop the whole schedule
             name = type(self.policy).__name__
             raise ConfigurationError(f"{name}.next_delay gave {delay!r}, not seconds.")
-        return max(delay, _SHORTEST_DELAY)
+        return max(delay, SHORTEST_DELAY)
 
     def _next(
         self, now: float, delay: float, reason: str, reserve: float, soonest: float = 0.0
@@ -286,7 +285,7 @@ class WaitMachine:
         last_look = max(last_look, now + soonest)
         if now >= last_look - _GRAIN:
             return self.expire(now)
-        if now + delay < last_look - _SHORTEST_DELAY:
+        if now + delay < last_look - SHORTEST_DELAY:
             return LookAgain(delay, reason)
         self._last_look = last_look
         return LookAgain(last_look - now, "deadline")

@@ -11,7 +11,10 @@ from ..errors import ConfigurationError
 from ..models import ImageState
 
 
-__all__ = ["AgeProportional", "Exponential", "Fixed", "Look", "PollPolicy"]
+__all__ = ["SHORTEST_DELAY", "AgeProportional", "Exponential", "Fixed", "Look", "PollPolicy"]
+
+SHORTEST_DELAY = 0.1
+"""Seconds: a policy that says 0 must not turn a wait into a flood (F-61)."""
 
 
 @attrs.frozen
