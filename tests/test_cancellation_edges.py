@@ -121,7 +121,7 @@ WAYS: list[tuple[LoopKind, Way, Mode, Literal[1, 2]]] = [
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     # uvloop has no virtual time.
-    monkeypatch.setattr(machine, "_SHORTEST_DELAY", 0.001)
+    monkeypatch.setattr(machine, "SHORTEST_DELAY", 0.001)
     monkeypatch.setattr(scheduler, "_PAUSE_AFTER_CANCEL", 0.001)
 
 

@@ -20,7 +20,6 @@ from kokoon_async import (
 )
 from kokoon_async.models import ImageState
 from kokoon_async.polling import costs
-from kokoon_async.polling.machine import _SHORTEST_DELAY
 
 
 @attrs.define
@@ -73,7 +72,6 @@ def test_policies_are_asked_as_in_a_wait():
 
 def test_pauses_are_no_shorter_than_in_a_wait():
     """A policy that says 0 makes no flood, there and here."""
-    assert costs._SHORTEST_DELAY == _SHORTEST_DELAY
     assert len(preview(Always(0.0), 1.05)) == 11
     assert evaluate(Always(0.0), [1.05]).looks == 12
 

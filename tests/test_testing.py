@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kokoon_async import testing
-from kokoon_async.polling.machine import _SHORTEST_DELAY
+from kokoon_async.polling.policies import SHORTEST_DELAY
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -44,12 +44,12 @@ def run(tmp_path: Path) -> Run:
 
 def test_client_looks_as_often_as_the_page_says() -> None:
     """The client's pause is one that a wait really makes, and the page on testing names it."""
-    assert testing._POLL.interval == _SHORTEST_DELAY
+    assert testing._POLL.interval == SHORTEST_DELAY
     assert testing._POLL.jitter == 0
     page = Path(__file__).parent.parent / "docs" / "testing.md"
     for text in (page.read_text("utf-8"), testing.__doc__):
         assert text is not None
-        assert f"looks every {1000 * _SHORTEST_DELAY:.0f} ms while it waits" in " ".join(
+        assert f"looks every {1000 * SHORTEST_DELAY:.0f} ms while it waits" in " ".join(
             text.split()
         )
 
