@@ -601,3 +601,127 @@ async def test_a_late_timer_ends_all_that_are_due(calls: Calls) -> None:
     await asyncio.sleep(TOTAL + 5)
     results = await asyncio.gather(*[racer.task for racer in racers], return_exceptions=True)
     assert {type(result) for result in results} == {RequestTimedOut}
+
+
+# -- what a look of the watcher costs --------------------------------------------------------------
+
+
+class Examined(Call):
+    """A call that counts how often somebody looks at its times."""
+
+    __slots__ = ("_due", "_silent_at")
+
+    looks = 0
+
+    @property  # type: ignore[override]
+    def due(self) -> float:
+        """Count a look."""
+        Examined.looks += 1
+        return self._due
+
+    @due.setter
+    def due(self, at: float) -> None:
+        self._due = at
+
+    @property  # type: ignore[override]
+    def silent_at(self) -> float:
+        """Count a look."""
+        Examined.looks += 1
+        return self._silent_at
+
+    @silent_at.setter
+    def silent_at(self, at: float) -> None:
+        self._silent_at = at
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "awaiting"),
+    [
+        (Timeouts(total=None, read=READ), True),
+        (Timeouts(total=TOTAL, read=None), True),
+        (Timeouts(total=TOTAL, read=READ), True),
+        (Timeouts(total=TOTAL, read=READ), False),
+    ],
+)
+async def test_a_tick_looks_at_no_call_whose_time_is_to_come(
+    monkeypatch: pytest.MonkeyPatch, timeouts: Timeouts, awaiting: bool
+) -> None:
+    """Calls that time out one after another are looked at some times each, however many there are."""
+    monkeypatch.setattr("kokoon_async._http.calls.Call", Examined)
+    monkeypatch.setattr(Examined, "looks", 0)
+    calls = Calls(timeouts)
+    count, pause = 500, 0.01
+    ended: list[float] = []
+
+    async def run() -> None:
+        began, call = now(), calls.new(VID)
+
+        async def work() -> None:
+            if awaiting:
+                calls.awaits_answer(call, "waiting for the answer")
+            await asyncio.sleep(1000)
+
+        with pytest.raises(RequestTimedOut):
+            await calls.run(call, work())
+        ended.append(now() - began)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(run())
+            await asyncio.sleep(pause)
+    limit = timeouts.read if awaiting and timeouts.read else timeouts.total
+    assert ended == pytest.approx([limit] * count)
+    assert Examined.looks <= 10 * count
+    assert not calls._calls
+    assert not calls._awaiting
+
+
+async def test_silence_counts_from_the_last_sign_of_life(calls: Calls) -> None:
+    """Of two calls, the one whose server spoke later is ended later, though it began first."""
+    ended: list[int] = []
+
+    async def run(number: int, *pauses: float) -> None:
+        call = calls.new(VID)
+
+        async def work() -> None:
+            for pause in pauses:
+                calls.awaits_answer(call, "reading the answer")
+                await asyncio.sleep(pause)
+
+        with pytest.raises(RequestTimedOut, match="silent"):
+            await calls.run(call, work())
+        assert now() == sum(pauses[:-1]) + READ
+        ended.append(number)
+
+    await asyncio.gather(run(0, 10, 1000), run(1, 5, 1000), run(2, 1000))
+    assert ended == [2, 1, 0]
+
+
+async def test_who_cleans_up_slowly_keeps_no_other_call(calls: Calls) -> None:
+    """A call that takes its time to end is no reason to end later ones late."""
+
+    async def work(call: Call) -> None:
+        try:
+            calls.awaits_answer(call, "waiting for the answer")
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(500)
+
+    async def run(delay: float) -> float:
+        await asyncio.sleep(delay)
+        call = calls.new(VID)
+        with pytest.raises(RequestTimedOut):
+            await calls.run(call, work(call))
+        return now()
+
+    assert await asyncio.gather(run(0), run(1), run(2)) == [READ + 500 + late for late in range(3)]
+
+
+async def test_a_sign_of_life_after_the_end_is_not_heeded(calls: Calls) -> None:
+    """Once a call is over, nobody watches the server for it."""
+    call = calls.new(VID)
+    await calls.run(call, asyncio.sleep(0))
+    calls.awaits_answer(call, "waiting for the answer")
+    await asyncio.sleep(TOTAL)
+    assert timers() == 0
+    assert not calls._awaiting

@@ -13,6 +13,7 @@ with presigned addresses, and headers (F-120).
 import asyncio
 import math
 from collections.abc import Coroutine
+from itertools import takewhile
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -118,9 +119,11 @@ class Calls:
     def __init__(self, timeouts: Timeouts) -> None:
         self._total = _NEVER if timeouts.total is None else timeouts.total
         self._read = _NEVER if timeouts.read is None else timeouts.read
-        # No set: those whose time is over together are ended in the order in which they began,
-        # and not by their addresses, so that what went wrong can be made to happen again.
+        # No sets: those whose time is over together are ended in one order, and not by their
+        # addresses, so that what went wrong can be made to happen again. And since each may
+        # take equally long from when it is put last, the first is the next whose time is over.
         self._calls: dict[Call, None] = {}
+        self._awaiting: dict[Call, None] = {}  # those of them to which the server is silent
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
 
@@ -136,6 +139,9 @@ class Calls:
         """Note that from now on the server must not be silent for too long."""
         call.phase = phase
         call.silent_at = at = asyncio.get_running_loop().time() + self._read
+        if call.task is not None:  # else it is over, though its request is still being written
+            self._awaiting.pop(call, None)
+            self._awaiting[call] = None
         if at < self._timer_at:
             self._wake_at(at)
 
@@ -164,6 +170,7 @@ class Calls:
             error = failure
         finally:
             self._calls.pop(call, None)
+            self._awaiting.pop(call, None)
             call.task = None
             if call.ending is not None:
                 task.uncancel()
@@ -196,6 +203,7 @@ class Calls:
         """Note that the call does not wait for the server now."""
         call.phase = phase
         call.silent_at = _NEVER
+        self._awaiting.pop(call, None)
 
     def end_all(self, message: str) -> None:
         """End every call with `ClientClosed`, and stop the timer."""
@@ -224,11 +232,15 @@ class Calls:
         """End the calls whose time is over, and set the timer for the next one."""
         now = asyncio.get_running_loop().time()
         self._timer, self._timer_at = None, _NEVER
-        for call in self._calls:
-            if call.ending is None and min(call.due, call.silent_at) <= now:
+        over = list(takewhile(lambda call: call.due <= now, self._calls))
+        over += takewhile(lambda call: call.silent_at <= now, self._awaiting)
+        for call in over:
+            if call.ending is None:
                 call.end(self._timed_out(call, now))
-        waiting = [min(call.due, call.silent_at) for call in self._calls if call.ending is None]
-        at = min(waiting, default=_NEVER)
+        # Those that were ended are gone with the next turn.
+        due = next((call.due for call in self._calls if call.ending is None), _NEVER)
+        silent = next((call.silent_at for call in self._awaiting if call.ending is None), _NEVER)
+        at = min(due, silent)
         if at < _NEVER:
             self._wake_at(at)
 
