@@ -292,6 +292,20 @@ async def test_a_call_goes_on_after_a_silence(calls: Calls) -> None:
     assert uncancelled()
 
 
+async def test_a_call_that_goes_on_holds_up_no_other(calls: Calls) -> None:
+    """After one call went on, another that is silent for too long is ended in time."""
+    first, second = (Silenced(calls, calls.new(VID)) for _ in range(2))
+    running = asyncio.ensure_future(calls.run(first.call, first.work()))
+    await asyncio.sleep(1)
+    other = asyncio.ensure_future(calls.run(second.call, second.work()))
+    await asyncio.sleep(READ - 0.5)
+    assert [len(first.went_on), len(second.went_on)] == [1, 0]
+    await asyncio.sleep(1)
+    assert [len(first.went_on), len(second.went_on)] == [1, 1]
+    results = await asyncio.gather(running, other, return_exceptions=True)
+    assert {type(result) for result in results} == {RequestTimedOut}
+
+
 @pytest.mark.fault("F-105")
 @pytest.mark.parametrize("meanwhile", ["cancelled", "closed", "late", "nothing"])
 async def test_a_call_does_not_go_on_if_it_was_ended_too(calls: Calls, meanwhile: str) -> None:
