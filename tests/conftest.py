@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import importlib.util
 import ipaddress
 import logging
@@ -60,6 +61,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_block: the test may block the event loop; say why")
     config.addinivalue_line("markers", "may_leak: the test leaves things behind; say why")
     config.addinivalue_line("markers", "heavy: the test takes minutes, and KOKOON_HEAVY=1 to run")
+
+
+def _remembering(
+    decides: Callable[[Any, pytest.FixtureRequest], bool],
+) -> Callable[[Any, pytest.FixtureRequest], bool]:
+    """Let a decision about a fixture be made once."""
+    known: dict[tuple[str, str], bool] = {}
+
+    def decide_once(fixture: Any, request: pytest.FixtureRequest) -> bool:
+        key = fixture.func.__module__, fixture.argname
+        if key not in known:
+            known[key] = decides(fixture, request)
+        return known[key]
+
+    return decide_once
+
+
+# For each fixture of each test, it looks through a whole module: a tenth of the time of all tests.
+# Another version than 0.9 may have another inside, and is left alone then.
+with contextlib.suppress(ImportError, AttributeError):
+    looptime_plugin: Any = importlib.import_module("looptime._internal.plugin")
+    looptime_plugin._should_patch = _remembering(looptime_plugin._should_patch)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
