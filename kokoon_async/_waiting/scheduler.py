@@ -332,12 +332,12 @@ class Scheduler:
 
     def _conclude(self, image: Awaited, wait: Wait, outcome: str) -> None:
         """Tell policy and hooks that a wait is over."""
-        try:
-            # Many waits on one image are one lesson: the last that is left tells it.
-            if not image.has_policy(wait.policy):
+        # Many waits on one image are one lesson: the last that is left tells it.
+        if not image.has_policy(wait.policy):
+            try:
                 wait.conclude()
-        except Exception:  # noqa: BLE001 - a user's policy; the wait is over, so only the log can hear it
-            logger.exception("policy.failed", extra={"kokoon_vid": wait.vid})
+            except Exception:  # noqa: BLE001 - a user's policy; only the log can hear it now
+                logger.exception("policy.failed", extra={"kokoon_vid": wait.vid})
         if self._hooks.hears(WaitEnded):
             elapsed = wait.elapsed(asyncio.get_running_loop().time())
             self._hooks.tell(WaitEnded(wait.vid, outcome, elapsed, wait.looks))
