@@ -110,7 +110,7 @@ MUTATED = {
             "polling/machine.py",
             "polling/policies.py",
         ],
-        ["scheduler", "machine", "policies"],
+        ["scheduler", "slices", "machine", "policies"],
     ),
     "polling": (
         ["polling/costs.py", "polling/learned.py", "polling/memory.py", "polling/planning.py"],

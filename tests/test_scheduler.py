@@ -891,9 +891,8 @@ async def test_a_policy_that_cannot_learn_takes_no_image_away(caplog: pytest.Log
     watcher = line.wait(policy=Broken("record"))
     await watcher.over.wait()
     assert watcher.result.state == "completed"
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "policy.failed"
-    ]
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert (record.message, vars(record)["kokoon_vid"]) == ("policy.failed", VID)
     await turns()
     line.assert_nothing_left()
 
