@@ -67,7 +67,7 @@ def try_points(scenario, fault, step, folder):
 @pytest.mark.fault("F-90")
 @pytest.mark.parametrize(
     ("scenario", "fault", "step"),
-    [("file", "kill", 5), ("folder", "tear", 5), ("retry", "kill", 5), ("retry-file", "kill", 5)],
+    [("file", "kill", 1), ("folder", "tear", 3), ("retry", "kill", 3), ("retry-file", "kill", 3)],
 )
 def test_killed_at_a_change_of_a_file(folder, scenario, fault, step):
     """Killed at any write, sync, rename or removal, a job resumed has the same result."""
@@ -78,7 +78,7 @@ def test_killed_at_a_change_of_a_file(folder, scenario, fault, step):
 @pytest.mark.fault("F-88")
 @pytest.mark.fault("F-92")
 @pytest.mark.parametrize(
-    ("scenario", "fault", "step"), [("file", "ENOSPC", 6), ("retry-file", "EIO", 6)]
+    ("scenario", "fault", "step"), [("file", "ENOSPC", 4), ("retry-file", "EIO", 4)]
 )
 def test_the_disk_fails_at_a_change_of_a_file(folder, scenario, fault, step):
     """A disk that is full or broken ends the job with an error that names a path, and no more."""
