@@ -63,7 +63,8 @@ class ClientLife:
         allow_plain_http: bool = False,
     ) -> None:
         if isinstance(token, str):
-            token = Secret(token)  # so that no traceback with locals shows it
+            # Of a subclass the text itself, and not what its `__str__` makes of it.
+            token = Secret(str.__str__(token))  # so that no traceback with locals shows it
         elif not callable(token):
             # For those whose code no type checker sees.
             kind = type(token).__name__  # type: ignore[unreachable]
@@ -120,7 +121,7 @@ class ClientLife:
         """
         token = overrides.setdefault("token", Secret(os.environ.get("KOKOON_TOKEN", "")))
         if isinstance(token, str):
-            token = overrides["token"] = Secret(token)
+            token = overrides["token"] = Secret(str.__str__(token))
         if token == "":
             raise ConfigurationError(
                 "KOKOON_TOKEN is not set.", hint="Set it to your API token, or pass token=."

@@ -206,6 +206,10 @@ def test_a_secret_is_shown_nowhere() -> None:
         ("tok/en-1", rb"bad token: tok\/en-1!", b"bad token: <secret>!"),
         ("tok/en-1", b"tok/en-1tok/en-1", b"<secret><secret>"),
         ("message", b'{"message": "no"}', b'{"message": "no"}'),
+        ("ends-in==", rb"ends-in\u003d\u003D!", b"<secret>!"),
+        ('a&<">\\b,c', rb"a\u0026\u003c\"\u003E\\b,c", b"<secret>"),
+        ('a&<">\\b,c', b"a&amp;&lt;&#34;&#x3E;&#092;b%2cc", b"<secret>"),
+        ("a.c+defg", b"abc+defg", b"abc+defg"),
     ],
 )
 def test_an_echoed_token_is_hidden(token: str, said: bytes, shown: bytes) -> None:
@@ -475,6 +479,67 @@ async def test_a_provider_that_gives_no_token(bad: object) -> None:
     assert send.sent == []
     assert bad != "" or caught.value.hint.startswith("Pass the API token")
     assert_no_secret(caught.value)
+
+
+@pytest.mark.fault("F-09")
+async def test_a_provider_that_hangs_takes_no_thread_of_the_program() -> None:
+    """Plain providers hang in threads of their own, up to a bound; then calls fail at once."""
+    hanging, entered = threading.Event(), []
+
+    def provider() -> str:
+        entered.append(threading.current_thread())
+        hanging.wait()
+        return "good"
+
+    tokens = make_tokens(provider, timeout=0.001)
+    for _ in range(32):
+        with pytest.raises(RequestTimedOut, match="gave no token within"):
+            await tokens.first()
+    assert await asyncio.wait_for(asyncio.to_thread(int, "7"), 10) == 7
+    with pytest.raises(RequestTimedOut, match="still hangs from the last 32 times") as caught:
+        await tokens.first()
+    assert caught.value.phase == "waiting for a token"
+    assert len(entered) == 32
+    assert all(thread.daemon for thread in entered)
+    hanging.set()
+    for thread in entered:
+        thread.join()
+    assert (await make_tokens(provider).first()).secret == "good"
+    tokens._timeout = None
+    assert (await tokens.first()).secret == "good"
+
+
+@pytest.mark.fault("F-64")
+@looptime
+@pytest.mark.parametrize("bad", ["", "in two\nlines", 5])
+async def test_a_provider_that_gives_no_token_for_a_moment(bad: Any) -> None:
+    """One that has worked may do so again, e.g. if its file is just being replaced."""
+    provider = Provider(["old", bad, "new"])
+    line = make_line(accepting("new"), token=provider)
+    await line.tokens.first()
+    error = await outcome(line.pipeline.fetch(VID))
+    assert isinstance(error, AuthenticationFailed)
+    assert error.is_passing
+    assert error.message.startswith("The token provider: The token ")
+    assert (await line.pipeline.fetch(VID)).image.vid == VID
+
+
+@pytest.mark.fault("F-64")
+@looptime
+async def test_a_provider_that_cancels_its_own_task() -> None:
+    """That is a failure of the provider, and no cancellation of those who wait."""
+
+    async def provider() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+        return "never"
+
+    error = await outcome(make_line(FakeSend(), token=provider).pipeline.fetch(VID))
+    assert isinstance(error, AuthenticationFailed)
+    assert "failed with CancelledError" in error.message
+    assert not error.is_passing
 
 
 @pytest.mark.fault("F-64")

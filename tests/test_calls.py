@@ -15,6 +15,7 @@ from kokoon_async._http.calls import Call, Calls, Timeouts
 from kokoon_async.errors import (
     ClientClosed,
     ConfigurationError,
+    ConnectionFailed,
     ImageNotFound,
     KokoonError,
     RequestTimedOut,
@@ -473,7 +474,7 @@ async def test_an_invented_cancellation_becomes_an_error(calls: Calls) -> None:
 
     call = calls.new(VID)
     call.attempts = 1
-    with pytest.raises(ClientClosed, match="aiohttp session") as caught:
+    with pytest.raises(ConnectionFailed, match="Something cancelled the request") as caught:
         await calls.run(call, work())
     assert (caught.value.vid, caught.value.attempts) == (VID, 1)
     assert caught.value.__context__ is None

@@ -91,6 +91,23 @@ def test_a_token_that_is_none(token: Any, said: str) -> None:
         assert_no_secret(caught.value)
 
 
+class Masked(str):
+    """Be a text that shows a mask of itself."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "****"
+
+
+def test_a_token_that_masks_itself() -> None:
+    """What is sent is the text itself, whatever its class shows of it."""
+    for client in (KokoonClient(Masked("mine")), KokoonClient.from_env(token=Masked("mine"))):
+        token = client._tokens.current
+        assert token is not None
+        assert token.secret == "mine"
+
+
 @pytest.mark.fault("F-70")
 @pytest.mark.parametrize(
     "base_url",

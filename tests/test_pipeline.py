@@ -373,8 +373,37 @@ async def test_one_of_many_calls_does_not_lose_its_time_in_the_queue() -> None:
 
 
 @looptime
-async def test_a_turn_is_given_back_while_the_first_token_is_awaited() -> None:
-    """A call that has its turn but no token yet keeps nobody from sending."""
+@pytest.mark.parametrize("method", ["fetch_in_turn", "look"])
+async def test_the_first_token_costs_no_call_its_turn(method: str) -> None:
+    """Calls that wait for the first token are not put behind those that come after them."""
+
+    async def provider() -> str:
+        await asyncio.sleep(1)
+        return "token-1"
+
+    limits, timeouts = Limits(requests_per_second=0.1), Timeouts(total=15)
+    line = make_line(send := FakeSend(), token=provider, limits=limits, timeouts=timeouts)
+    vids = [make_vid(number) for number in range(5)]
+    call = getattr(line.pipeline, method)
+    got = await asyncio.gather(*(outcome(call(vid)) for vid in vids))
+    assert [type(each) for each in got] == [Answer] * 5
+    assert [request.vid for request in send.sent] == vids
+
+
+@looptime
+async def test_a_token_that_never_comes_fails_a_call_before_its_turn() -> None:
+    """Who waits for a token in vain gets a time-out that names the image and sent nothing."""
+    line = make_line(send := FakeSend(), token=forever, timeouts=Timeouts(total=15))
+    error = await outcome(line.pipeline.fetch_in_turn(VID))
+    assert isinstance(error, RequestTimedOut)
+    assert (error.vid, error.attempts, error.phase) == (VID, 0, "waiting for a token")
+    assert (now(), send.sent, line.throttle.in_flight) == (15, [], 0)
+    await line.tokens.close()
+
+
+@looptime
+async def test_no_turn_is_taken_while_the_first_token_is_awaited() -> None:
+    """A call that has no token yet keeps nobody from sending."""
     given: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def provider() -> str:
@@ -401,6 +430,49 @@ async def test_a_pause_for_all_that_begins_before_a_retry() -> None:
     assert (type(second), second.attempts) == (RateLimited, 1)
     assert (type(first), first.attempts, first.status) == (RateLimited, 1, 0)
     assert first.retry_after == pytest.approx(100, abs=0.01)
+
+
+@pytest.mark.fault("F-51")
+@looptime
+async def test_one_of_many_calls_waits_out_a_pause_for_all_before_a_retry() -> None:
+    """A stream's id whose first answer was bad is not lost because of another image's hint."""
+
+    def answers(request: Sent, number: int) -> Response:
+        if request.vid != VID:
+            return busy(100)
+        return answer(500) if number < 3 else record(VID)
+
+    retry = RetryPolicy(base=0.001, quota=14)
+    line = make_line(send := FakeSend(answers), retry=retry)
+    got, error = await asyncio.gather(
+        line.pipeline.fetch_in_turn(VID), outcome(line.pipeline.fetch_in_turn(make_vid(1)))
+    )
+    assert (got.image.vid, got.attempts) == (VID, 2)
+    assert send.times == [0, 0, pytest.approx(100)]
+    assert isinstance(error, RateLimited)
+    assert error.status == 429
+    assert line.pipeline._quota.tokens == 14  # the retry was paid for, and its price came back
+
+
+@pytest.mark.fault("F-51")
+@looptime
+async def test_a_call_that_was_ended_does_not_wait_out_a_pause() -> None:
+    """A call refused its turn at the moment of the client's end is over."""
+
+    def answers(request: Sent, number: int) -> Response:
+        return answer(500) if request.vid == VID else busy(100)
+
+    line = make_line(FakeSend(answers), retry=RetryPolicy(base=0.001, quota=14))
+    waiting = asyncio.ensure_future(outcome(line.pipeline.fetch_in_turn(VID)))
+    refused = asyncio.ensure_future(outcome(line.pipeline.fetch_in_turn(make_vid(1))))
+    await refused
+    await asyncio.sleep(50)
+    assert not waiting.done()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert now() == pytest.approx(50, abs=0.01)
+    assert line.throttle.in_flight == 0
 
 
 @pytest.mark.fault("F-53")

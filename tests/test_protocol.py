@@ -257,6 +257,7 @@ def test_the_field_at_fault_is_named(change: dict[str, Any], field: str, reason:
 def test_a_cut_object_may_begin_with_blanks() -> None:
     """What begins like an object, and does not end like one, was cut: asking again may help."""
     assert type(refusal(answer(200, b' \n {"vid": "de5e'))) is ProtocolError
+    assert type(refusal(answer(200, b'\xef\xbb\xbf {"vid": "de5e'))) is ProtocolError
     assert type(refusal(answer(200, b" \n not an object"))) is UnexpectedResponse
 
 

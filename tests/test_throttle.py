@@ -592,6 +592,11 @@ def test_a_limit_is_a_whole_number(value: object) -> None:
         Limits(max_in_flight=value)  # type: ignore[arg-type]
 
 
+def test_a_limit_beyond_all_floats() -> None:
+    """A limit may be any whole number, however large."""
+    assert make_throttle(10**400).max_in_flight >= 10**18
+
+
 @pytest.mark.parametrize("value", [0, -1.5, math.nan, math.inf, True, "3"])
 def test_a_rate_is_a_positive_number(value: object) -> None:
     """A rate is a positive, finite number, or `None`."""

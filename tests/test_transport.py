@@ -1237,6 +1237,26 @@ async def test_a_session_that_is_closed_meanwhile(raw_server: RawServerFactory, 
         assert connector is None
 
 
+@pytest.mark.fault("F-16")
+async def test_a_middleware_that_cancels_a_future_of_its_own(raw_server: RawServerFactory) -> None:
+    """A cancellation that nobody asked for is a failed connection, and the session is open."""
+    server = await raw_server(GOOD)
+
+    async def cancel(*_: Any) -> Any:
+        waiter = asyncio.get_running_loop().create_future()
+        waiter.cancel()
+        await waiter
+
+    async with (
+        aiohttp.ClientSession(middlewares=(cancel,)) as session,
+        client_of(server.base_url, session=session, attempts=3) as client,
+    ):
+        error = await failure_of(client)
+        assert type(error) is ConnectionFailed
+        assert error.message.startswith("Something cancelled the request")
+        assert server.requests == []
+
+
 @pytest.mark.fault("F-15")
 @looptime
 async def test_a_session_that_allows_no_connection(raw_server: RawServerFactory) -> None:

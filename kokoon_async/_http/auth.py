@@ -8,11 +8,15 @@ refresh (E26). What the provider gives is sent exactly as it is, without ``Beare
 """
 
 import asyncio
+import concurrent.futures
 import contextvars
 import copy
 import inspect
+import re
+import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from html.entities import name2codepoint
+from typing import Any, NoReturn, TypeVar
 
 from ..errors import AuthenticationFailed, ConfigurationError, KokoonError, RequestTimedOut
 from ..events import Hooks, TokenRefreshed
@@ -21,6 +25,8 @@ from .calls import is_cancelled
 
 __all__ = ["Secret", "Token", "TokenProvider", "Tokens", "check_token"]
 
+E = TypeVar("E", bound=KokoonError)
+
 TokenProvider = Callable[[], str | Awaitable[str]]
 """Gives the current token: a function, or a coroutine function. A plain function runs in
 a thread, so it may read a file."""
@@ -28,6 +34,7 @@ a thread, so it may read a file."""
 _MOST_TOKEN_LETTERS = 8_000  # servers take 8 KiB for a header line
 # Shorter ones are made up for tests, and part of honest words by accident.
 _SHORTEST_SECRET = 8
+_MOST_THREADS = 32  # in which a provider hangs: one for each time-out
 _MOST_CLEAN_UP_SECONDS = 1.0  # for a provider that is cancelled
 
 # Whose providers this code runs in: a provider may use another client, with its own.
@@ -64,18 +71,35 @@ class Token:
         generation: 1 for the first token of a client, then one more each time.
     """
 
-    __slots__ = ("generation", "secret")
+    __slots__ = ("_spellings", "generation", "secret")
 
     def __init__(self, secret: Secret, generation: int) -> None:
         self.secret = secret
         self.generation = generation
+        self._spellings: re.Pattern[bytes] | None = None
 
     def hidden_in(self, text: bytes) -> bytes:
         """Give *text* without this token, should the server have echoed it."""
-        for shown in {self.secret, self.secret.replace("/", "\\/")}:  # as JSON may write it
-            if len(shown) >= _SHORTEST_SECRET:
-                text = text.replace(shown.encode(), b"<secret>")
-        return text
+        if len(self.secret) < _SHORTEST_SECRET:
+            return text
+        if self._spellings is None:  # it is made for those errors that come, and once
+            self._spellings = re.compile("".join(map(_spellings, self.secret)).encode())
+        return self._spellings.sub(b"<secret>", text)
+
+
+def _spellings(letter: str) -> str:
+    """Give a pattern of the ways in which JSON, HTML and addresses may write a letter."""
+    if letter.isalnum() or letter in "-._~":  # always as it is
+        return re.escape(letter)
+    code = ord(letter)
+    ways = [
+        re.escape(letter),
+        *([re.escape(f"\\{letter}")] if letter in '"\\/' else []),
+        rf"(?i:\\u{code:04x}|%{code:02x}|&\#x0{{0,5}}{code:x};)",
+        rf"&\#0{{0,5}}{code};",
+        *(re.escape(f"&{name};") for name, point in name2codepoint.items() if point == code),
+    ]
+    return f"(?:{'|'.join(ways)})"
 
 
 def check_token(token: object) -> Secret:
@@ -135,6 +159,7 @@ class Tokens:
         self._provider: TokenProvider | None = None
         self._token: Token | None = None
         self._refresh: asyncio.Task[Token] | None = None
+        self._threads: set[threading.Thread] = set()
         if callable(source):
             self._provider = source
         else:
@@ -186,10 +211,15 @@ class Tokens:
             self._refresh = asyncio.create_task(self._call_provider(), name="kokoon token refresh")
             self._refresh.add_done_callback(self._refreshed)
         # Shielded: one caller's cancellation must not fail the others (F-64).
+        refresh = self._refresh
         try:
-            return await asyncio.shield(self._refresh)
+            return await asyncio.shield(refresh)
         except KokoonError as error:
             failure = copy.copy(error)
+        except asyncio.CancelledError as error:
+            if is_cancelled() or not refresh.cancelled():
+                raise
+            failure = self._failed(error)  # the provider cancelled its own task
         raise failure
 
     def _refreshed(self, task: "asyncio.Task[Token]") -> None:
@@ -201,51 +231,99 @@ class Tokens:
             self._hooks.tell(TokenRefreshed(generation=self._token.generation))
 
     async def _call_provider(self) -> Token:
+        self._check_threads()
         _asking.set((*_asking.get(), self))  # in this task's own context only
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                secret = check_token(await _outcome(self._provider))
+                result = self._read(await self._answer())
         except ConfigurationError as error:
-            failure: KokoonError = ConfigurationError(
-                f"The token provider: {error.message}", hint=error.hint
-            )
+            result = _prefixed(ConfigurationError, error)
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
-            failure = _provider_failed(error, self._timeout if limit.expired() else None)
-            if isinstance(failure, AuthenticationFailed):
-                # One that never gave a token may never do so: better to fail at once.
-                failure.is_passing = self._token is not None
-        else:
-            known = self._token
-            if known is not None and known.secret == secret:
-                return known
-            return Token(secret, known.generation + 1 if known else 1)
-        raise failure
+            result = self._failed(error, self._timeout if limit.expired() else None)
+        if isinstance(result, KokoonError):
+            raise result
+        known = self._token
+        if known is not None and known.secret == result:
+            return known
+        return Token(result, known.generation + 1 if known else 1)
 
+    async def _answer(self) -> object:
+        """Give what the provider gives: in a thread, unless it is a coroutine function."""
+        provider: Any = self._provider
+        if inspect.iscoroutinefunction(provider):
+            return await provider()
+        thread, future = _in_thread(provider)
+        self._threads.add(thread)
+        result = await future
+        return await result if inspect.isawaitable(result) else result
 
-def _provider_failed(error: BaseException, limit: float | None) -> KokoonError:
-    if limit is not None:
-        return RequestTimedOut(
-            f"The token provider gave no token within {limit:g} s.", phase="waiting for a token"
+    def _check_threads(self) -> None:
+        """Refuse one more thread if too many have not come back."""
+        self._threads = {thread for thread in self._threads if thread.is_alive()}
+        if len(self._threads) >= _MOST_THREADS:
+            raise RequestTimedOut(
+                f"The token provider still hangs from the last {_MOST_THREADS} times.",
+                hint="Give what it waits for a time limit.",
+                phase="waiting for a token",
+            )
+
+    # No exception passes through these two, whose frames hold what the provider gave or raised.
+
+    def _read(self, given: object) -> Secret | KokoonError:
+        """Give the token, or say what is wrong with it."""
+        try:
+            return check_token(given)
+        except ConfigurationError as error:
+            problem = error
+        if self._token is None:
+            return _prefixed(ConfigurationError, problem)
+        # It may be a moment's: a file that is just being replaced is empty.
+        failure = _prefixed(AuthenticationFailed, problem)
+        failure.is_passing = True
+        return failure
+
+    def _failed(self, error: BaseException, limit: float | None = None) -> KokoonError:
+        """Say why there is no token; one that never gave any may never do so."""
+        if limit is not None:
+            return RequestTimedOut(
+                f"The token provider gave no token within {limit:g} s.", phase="waiting for a token"
+            )
+        return AuthenticationFailed(
+            f"The token provider failed with {type(error).__name__}.",
+            hint="Its own text is left out, since it may hold the token.",
+            is_passing=self._token is not None,
         )
-    return AuthenticationFailed(
-        f"The token provider failed with {type(error).__name__}.",
-        hint="Its own text is left out, since it may hold the token.",
-    )
 
 
-async def _outcome(provider: Any) -> object:
-    if inspect.iscoroutinefunction(provider):
-        return await provider()
-    result = await asyncio.to_thread(_called, provider)
-    return await result if inspect.isawaitable(result) else result
+def _prefixed(kind: type[E], error: KokoonError) -> E:
+    return kind(f"The token provider: {error.message}", hint=error.hint)
 
 
-def _called(provider: Any) -> object:
-    try:
-        return provider()
-    except StopIteration:
-        # No future can hold it: on Python 3.11 whoever waits would wait for ever.
-        raise RuntimeError("StopIteration") from None
+def _in_thread(provider: Any) -> tuple[threading.Thread, asyncio.Future[object]]:
+    """
+    Call a provider in a thread of its own.
+
+    Not in one of the event loop's, which look up names too: one that hangs would take them
+    away from the whole program, one after the other, and hold up its end.
+    """
+    result: concurrent.futures.Future[object] = concurrent.futures.Future()
+    result.set_running_or_notify_cancel()  # nobody stops it any more
+
+    def call() -> None:
+        try:
+            given = provider()
+        except StopIteration:
+            # No future can hold it: on Python 3.11 whoever waits would wait for ever.
+            result.set_exception(RuntimeError("StopIteration"))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told to who waits
+            result.set_exception(error)
+        else:
+            result.set_result(given)
+
+    run = contextvars.copy_context().run
+    thread = threading.Thread(target=run, args=(call,), name="kokoon token provider", daemon=True)
+    thread.start()
+    return thread, asyncio.wrap_future(result)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from .._checks import positive_or_none
-from ..errors import ClientClosed, KokoonError, RequestTimedOut
+from ..errors import ClientClosed, ConnectionFailed, KokoonError, RequestTimedOut
 
 
 __all__ = ["Call", "Calls", "Timeouts", "is_cancelled"]
@@ -74,7 +74,9 @@ class Call:
 
         cancelling: How often that task had been cancelled before.
 
-        turn: The throttle's ticket for the first attempt, if it is already the call's turn.
+        turn: The throttle's ticket for the next attempt, if it is already the call's turn.
+
+        refund: What a success brings back of the client's quota of retries.
     """
 
     __slots__ = (
@@ -83,6 +85,7 @@ class Call:
         "due",
         "ending",
         "phase",
+        "refund",
         "silent_at",
         "task",
         "turn",
@@ -95,6 +98,7 @@ class Call:
         self.turn = turn
         self.phase = "waiting for its turn"
         self.attempts = 0
+        self.refund = 1
         self.silent_at = _NEVER
         self.task: asyncio.Task[Any] | None = None
         self.cancelling = 0
@@ -218,8 +222,10 @@ class Calls:
         ours = 0 if call.ending is None else 1
         if task.cancelling() > call.cancelling + ours:
             return None
-        # aiohttp cancels who waits for a connection when its session is closed (E16).
-        return call.ending or ClientClosed("The aiohttp session was closed.")
+        return call.ending or ConnectionFailed(
+            f"Something cancelled the request for image {call.vid}, but not its task.",
+            hint="Look for a middleware of the session, or a future, that is cancelled.",
+        )
 
     def _wake_at(self, at: float) -> None:
         """Set the timer for an earlier time than it is set for."""

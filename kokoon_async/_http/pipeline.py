@@ -10,7 +10,7 @@ import math
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from ..errors import KokoonError, ProtocolError
+from ..errors import KokoonError, ProtocolError, RateLimited
 from ..events import Hooks, RetryScheduled
 from .auth import Token, Tokens
 from .calls import Call, Calls
@@ -93,11 +93,20 @@ class Pipeline:
         Do as `fetch` does, but let the call's time begin with its first turn.
 
         For one of many calls of one caller, which wait for each other: those that come
-        last did not take long because they came late. They wait out a brake, too.
+        last did not take long because they came late. They wait out a brake, too, also
+        between two attempts: then their time begins anew.
         """
-        turn = await self._throttle.take_turn(vid, math.inf)
-        call = self._calls.new(vid, turn)
-        return await self._calls.run(call, self._with_retries(call))
+        await self._first_token(vid)
+        call = self._calls.new(vid, await self._throttle.take_turn(vid, math.inf))
+        while True:
+            try:
+                return await self._calls.run(call, self._with_retries(call))
+            except RateLimited as error:
+                is_answer = error.status > 0  # and not a pause that another call's answer asked for
+                if is_answer or call.ending is not None:
+                    raise
+            call.turn = await self._throttle.take_turn(vid, math.inf, again=True)
+            call.due = self._calls.due_from_now()
 
     async def look(self, vid: str) -> Answer:
         """
@@ -108,12 +117,22 @@ class Pipeline:
 
             KokoonError: What the attempt ended with.
         """
+        await self._first_token(vid)
         turn = await self._throttle.take_turn(vid, self._calls.due_from_now())
         call = self._calls.new(vid, turn)
         return await self._calls.run(call, self._attempt(call))
 
+    async def _first_token(self, vid: str) -> None:
+        """Have a token before a turn is taken: one given back would come again behind all others."""
+        if self._tokens.current is None:
+            call = self._calls.new(vid)
+            await self._calls.run(call, self._wait_for_token(call))
+
+    async def _wait_for_token(self, call: Call) -> None:
+        self._calls.pauses(call, "waiting for a token")
+        await self._tokens.first()
+
     async def _with_retries(self, call: Call) -> Answer:
-        refund = 1
         while True:
             try:
                 answer = await self._attempt(call)
@@ -122,7 +141,7 @@ class Pipeline:
                 if isinstance(failure, asyncio.CancelledError):
                     raise
             else:
-                self._quota.give_back(refund)
+                self._quota.give_back(call.refund)
                 return answer
             now = asyncio.get_running_loop().time()
             pause = next_pause(
@@ -132,7 +151,7 @@ class Pipeline:
                 if pause.reason:
                     failure.message = f"{failure.message[:-1]}; not tried again: {pause.reason}."
                 raise failure
-            refund = self._policy.cost(throttled=is_throttling(failure))
+            call.refund = self._policy.cost(throttled=is_throttling(failure))
             self._tell_of_retry(call, failure, pause)
             self._calls.pauses(call, f"pausing before attempt {call.attempts + 1}")
             del failure  # and with it, the frames that it keeps
@@ -148,9 +167,7 @@ class Pipeline:
         """Send one request, and once more if only the token was too old."""
         path = image_path(call.vid)
         if self._tokens.current is None:
-            self._give_back_turn(call)
-            self._calls.pauses(call, "waiting for a token")
-            await self._tokens.first()
+            await self._wait_for_token(call)
         response, token = await self._take_turn_and_send(path, call)
         if is_token_refused(response):
             self._calls.pauses(call, "waiting for a token")
@@ -169,11 +186,6 @@ class Pipeline:
         elif not is_transient(failure):
             self._throttle.succeeded()  # the server answered, and not that it has too much to do
         raise failure
-
-    def _give_back_turn(self, call: Call) -> None:
-        if call.turn is not None:
-            call.turn = None
-            self._throttle.done()
 
     async def _take_turn_and_send(self, path: str, call: Call) -> tuple[Response, Token]:
         ticket, call.turn = call.turn, None

@@ -29,7 +29,7 @@ from ..errors import (
 )
 from ..models import Image
 from .hints import longest_hint, parse_date
-from .wire import WireError, decode_json, image_from_object
+from .wire import BOM, WireError, decode_json, image_from_object
 
 
 __all__ = [
@@ -185,7 +185,7 @@ def _unreadable(response: Response, vid: str, problem: WireError) -> KokoonError
             status=response.status,
             field=problem.field,
         )
-    if response.body.lstrip().startswith(b"{"):
+    if response.body.removeprefix(BOM).lstrip().startswith(b"{"):
         # An object that does not parse was cut on the way: without a length or with
         # a cut encoding, HTTP itself does not notice (E8, E9). Asking again may help.
         return ProtocolError(f"The answer for image {vid} is cut or damaged JSON.", vid=vid)

@@ -10,6 +10,7 @@ of successes (AIMD).
 
 import asyncio
 import math
+import sys
 from collections import deque
 
 import attrs
@@ -53,7 +54,8 @@ class Throttle:
 
     def __init__(self, limits: Limits, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._most = math.inf if limits.max_in_flight is None else float(limits.max_in_flight)
+        most = limits.max_in_flight
+        self._most = math.inf if most is None else float(min(most, sys.maxsize))
         self._spacing = 1 / limits.requests_per_second if limits.requests_per_second else 0.0
         self._allowed = self._most
         self._in_flight = 0

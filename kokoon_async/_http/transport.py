@@ -26,7 +26,7 @@ from ..errors import (
 )
 from .auth import Token
 from .bodies import MOST_ERROR_BYTES, MOST_RECORD_BYTES, BodyFault, decoded
-from .calls import Call, Calls, Timeouts
+from .calls import Call, Calls, Timeouts, is_cancelled
 from .protocol import Response, is_error
 
 
@@ -178,6 +178,11 @@ class Transport:
                 raise
         except (*_NETWORK_FAULTS, BodyFault) as foreign:
             error: KokoonError = self._translated(foreign, call)
+        except asyncio.CancelledError:
+            # aiohttp cancels who waits for a connection when its session is closed (E16).
+            if is_cancelled() or not session.closed:
+                raise
+            error = ClientClosed("The aiohttp session was closed.")
         except ValueError as foreign:
             error = ConfigurationError(
                 f"The aiohttp session cannot send the request ({type(foreign).__name__}).",

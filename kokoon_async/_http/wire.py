@@ -23,6 +23,7 @@ from ..models import Image, ImageState, SignedUrl, canonical_vid
 
 
 __all__ = [
+    "BOM",
     "FIELD_RULES",
     "WIRE_FIELDS",
     "WireError",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _MISSING = "is missing"  # null says no more than nothing
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _MOST_STATE_LETTERS = 100
 _MOST_DIGITS = 18
 _TOO_MANY = 10**_MOST_DIGITS
@@ -66,7 +67,7 @@ def decode_json(body: bytes) -> Any:
         WireError: If it is not JSON.
     """
     try:
-        return orjson.loads(body.removeprefix(_BOM))
+        return orjson.loads(body.removeprefix(BOM))
     except orjson.JSONDecodeError:
         pass
     # Raised out here, so that the decoder's error, which holds the whole document,
