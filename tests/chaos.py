@@ -534,7 +534,8 @@ class BadDay:
         # Calls of one stream begin with their turns: those go one by one after a brake, at the
         # rate of the limits, among those of all other calls, and not while the server wants a pause.
         at_once = 1 if self.braked else client._most_looks
-        rounds = -(-len(call.vids) // at_once)
+        # The first token is waited for before that, and a brake lets a call begin anew.
+        rounds = -(-len(call.vids) // at_once) + self.plan.provides + len(self.braked)
         rate = self.plan.limits.requests_per_second or math.inf
         # While nothing comes, each call before keeps its place for as long as it may be silent.
         dark = sum(outage.end - outage.begin for outage in self.plan.outages)
