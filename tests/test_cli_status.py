@@ -371,6 +371,7 @@ async def test_reader_goes_away(start: Start, sim: Simulator, tmp_path: Path) ->
         (["x" * 300, "-o", "x"], f"Cannot read the input {'x' * 300}: File name too long."),
         (["vids/x", "-o", "x"], "Cannot read the input vids/x: Not a directory."),
         (["vids"], "Missing option '-o'"),
+        (["vids", "-o", ""], "-o is empty: name a file, a folder, or - for standard output."),
         (["vids", "-o", "-", "--fresh"], "Standard output cannot be resumed"),
         (["vids", "-o", "-", "--retry-failed"], "Standard output cannot be resumed"),
         (["vids", "-o", "-", "--shard-size", "1000"], "Standard output is not cut into shards"),

@@ -78,6 +78,8 @@ class StatusJob:
         Raises:
             click.UsageError: If not.
         """
+        if not self.out:  # as a path it would be the current folder
+            raise click.UsageError("-o is empty: name a file, a folder, or - for standard output.")
         if self.is_stream and (self.fresh or self.retry_failed):
             raise click.UsageError(
                 "Standard output cannot be resumed: --fresh and --retry-failed need a file or a"
