@@ -571,3 +571,14 @@ def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     _process.complain("Nobody hears this.")
     assert program.run(["--version"]) == 0
+
+
+@pytest.mark.fault("F-116")
+def test_wrong_usage_is_never_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a standard error, what is wrong is told to nobody, rather than as output."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert program.run(["get", "--no-such-option"]) == 2
+    assert program.run(["get"]) == 2
+    assert out.getvalue() == ""

@@ -1,9 +1,8 @@
 """What is known of the images that ``wait`` waits for, and how a terminal shows it."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TextIO
+from typing import TextIO, cast
 
 import attrs
 from rich.console import Console, Group, RenderableType
@@ -13,6 +12,7 @@ from rich.text import Text
 from kokoon_async import Event, ImageFailed, Outcome
 from kokoon_async.events import LookFailed, LookFinished
 
+from ._process import has_cursor
 from ._show import Tally, seconds, short
 
 
@@ -155,5 +155,4 @@ def make_console(file: TextIO | None = None) -> Console:
 def is_lively(console: Console) -> bool:
     """Tell whether a picture can be drawn over and over; not in files, pipes and Emacs."""
     # Rich lets FORCE_COLOR make a terminal of a pipe; that is fine for colours only.
-    dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    return console.is_terminal and console.file.isatty() and not dumb
+    return console.is_terminal and has_cursor(cast("TextIO", console.file))
