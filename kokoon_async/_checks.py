@@ -1,6 +1,7 @@
 """Check what users hand in, before anything is sent or started."""
 
 import ipaddress
+import math
 import re
 import sys
 from functools import partial
@@ -23,10 +24,12 @@ __all__ = [
     "check_session",
     "check_whole",
     "has_to_be_awaited",
+    "is_finite",
     "non_negative",
     "positive",
     "positive_or_none",
     "share",
+    "shown",
     "vid_from",
     "whole",
     "whole_or_none",
@@ -43,12 +46,24 @@ def _is_number(value: object) -> bool:
     return is_real and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
-def _refuse(name: str, value: object, wanted: str) -> ConfigurationError:
+def is_finite(value: Any) -> bool:
+    """Tell whether a value makes a finite float; other libraries' numbers may, too."""
     try:
-        shown = f"{value!r:.50}"
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):  # no number, Decimal("sNaN"), a huge integer
+        return False
+
+
+def shown(value: object) -> str:
+    """Write what somebody gave as a short part of a message."""
+    try:
+        return f"{value!r:.50}"
     except ValueError:  # Python does not print integers of more than 4,300 digits
-        shown = "that"
-    return ConfigurationError(f"{name} must be {wanted}, not {shown}.")
+        return f"a huge {type(value).__name__}"
+
+
+def _refuse(name: str, value: object, wanted: str) -> ConfigurationError:
+    return ConfigurationError(f"{name} must be {wanted}, not {shown(value)}.")
 
 
 def check_seconds(name: str, value: object, *, or_none: bool = True) -> None:
@@ -198,9 +213,9 @@ def vid_from(value: object) -> str:
     if vid is not None:
         return vid
     # Of a subclass only the name: it may be one that must not be shown.
-    shown = ascii(value[:60]) if type(value) is str else f"A {type(value).__name__}"
+    told = ascii(value[:60]) if type(value) is str else f"A {type(value).__name__}"
     raise InvalidVid(
-        f"{shown} is not an image id.",
+        f"{told} is not an image id.",
         hint="A vid is a UUID as the API writes it: 32 hexadecimal digits, grouped 8-4-4-4-12.",
     )
 

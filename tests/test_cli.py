@@ -167,6 +167,16 @@ def test_get_takes_no_longer_than_asked(run: Run, sim: Simulator) -> None:
     assert "its time would be over" in result.stderr
 
 
+def test_get_names_the_option_for_more_time(run: Run, sim: Simulator) -> None:
+    """What a request that timed out advises is an option of this command, also as JSON."""
+    sim.fault(Hold(), times=2)
+    vid = sim.add_image("completed")
+    result = run("get", "--timeout", "0.05", vid)
+    assert result.stderr.endswith("Ask again, or raise --timeout.\n")
+    line = json.loads(run("get", "--json", "--timeout", "0.05", vid).stdout)
+    assert line["hint"] == "Ask again, or raise --timeout."
+
+
 async def test_stopped_get_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
     """A list that is cut short says so."""
     async with Simulator() as sim, KokoonClient("any", base_url=sim.base_url) as client:
@@ -298,10 +308,11 @@ def test_prompt_can_be_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (["get"], "Missing argument 'VID...'"),
         (["get", "-", "--token-file", "-"], "cannot be both the token and the ids"),
         (["get", "1", "--token-file", "/no/such/file"], "cannot read /no/such/file: No such file"),
-        (["get", "1", "--base-url", "ftp://x"], "base_url must be an absolute http(s) address"),
-        (["get", "1", "--base-url", "http://kokoon.invalid"], "unencrypted"),
+        (["get", "1", "--base-url", "ftp://x"], "--base-url must be an absolute http(s) address"),
+        (["get", "1", "--base-url", "http://kokoon.invalid"], "or pass --allow-plain-http if"),
         (["get", "1", "--concurrency", "0"], "0 is not in the range"),
-        (["get", "1", "--rate", "nan"], "requests_per_second must be"),
+        (["get", "1", "--rate", "nan"], "'--rate': 'nan' is not a finite number"),
+        (["wait", "1", "--rate", "inf"], "'--rate': inf is not in the range"),
         (["get", "1", "--timeout", "0"], "'0' is no duration"),
         (["wait", "1", "--timeout", "soon"], "'soon' is no duration"),
         (["wait", "1", "--timeout", "inf"], "'inf' is no duration"),
@@ -311,6 +322,10 @@ def test_prompt_can_be_left(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         (["simulate", "--duration", "lognormal:0"], "'lognormal:0' is no duration"),
         (["simulate", "--duration", "queue:1:2:3:4"], "'queue:1:2:3:4' is no duration"),
         (["simulate", "--failure-rate", "1.1"], "1.1 is not in the range"),
+        (["simulate", "--failure-rate", "nan"], "'--failure-rate': 'nan' is not a finite number"),
+        (["simulate", "--rate", "NaN"], "'--rate': 'NaN' is not a finite number"),
+        (["simulate", "--rate", "inf"], "'--rate': inf is not in the range"),
+        (["demo", "--speed", "nan"], "'--speed': 'nan' is not a finite number"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )
@@ -323,7 +338,12 @@ def test_wrong_usage(run: Run, arguments: list[str], words: str) -> None:
 
 @pytest.mark.parametrize(
     ("token", "words"),
-    [(None, "There is no token"), ("", "There is no token"), ("a\nb", "at position 1")],
+    [
+        (None, "There is no token"),
+        ("", "There is no token"),
+        ("a\nb", "at position 1"),
+        ("\n", "Give it, as KOKOON_TOKEN or in the file that --token-file names"),
+    ],
 )
 def test_unusable_token(run: Run, token: str | None, words: str) -> None:
     """Without a usable token nothing is sent."""
@@ -551,3 +571,14 @@ def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     _process.complain("Nobody hears this.")
     assert program.run(["--version"]) == 0
+
+
+@pytest.mark.fault("F-116")
+def test_wrong_usage_is_never_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a standard error, what is wrong is told to nobody, rather than as output."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", out)
+    assert program.run(["get", "--no-such-option"]) == 2
+    assert program.run(["get"]) == 2
+    assert out.getvalue() == ""

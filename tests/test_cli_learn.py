@@ -178,6 +178,24 @@ def test_exception_loses_nothing(kept: Path) -> None:
     assert observed(kept) == 2
 
 
+def test_the_last_resort_loses_nothing(kept: Path) -> None:
+    """While the work is under way, its signals know how to write down what was learned."""
+    signals = Signals()
+    learned = LearnedFile.open(str(kept))
+    seen: list[int] = []
+
+    async def work() -> int:
+        learned.policy.record(1.0, 2.0)
+        assert signals.last_deed is not None
+        await asyncio.to_thread(signals.last_deed)
+        seen.append(await asyncio.to_thread(observed, kept))
+        return 0
+
+    assert learned.run(signals, work()) == 0
+    assert seen == [2]
+    assert signals.last_deed is None
+
+
 def test_without_a_file_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not ask for it finds no file."""
     monkeypatch.chdir(tmp_path)

@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -139,6 +140,17 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
+async def until_ended(ends: list[int]) -> int:
+    """Send a signal to this process, and hang until it would have ended."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        await asyncio.sleep(10)
+    finally:
+        while not ends:
+            await asyncio.sleep(0.001)
+    return 0
+
+
 @pytest.mark.parametrize("is_mute", [False, True])
 def test_program_ends_though_something_hangs(
     ends: list[int],
@@ -153,21 +165,161 @@ def test_program_ends_though_something_hangs(
     if is_mute:
         monkeypatch.setattr(_process, "complain", lambda text: can_speak.wait())
         monkeypatch.setattr(_process, "_LAST_WORDS", 0.01)
-
-    async def work() -> int:
-        os.kill(os.getpid(), signal.SIGTERM)
-        try:
-            await asyncio.sleep(10)
-        finally:
-            while not ends:
-                await asyncio.sleep(0.001)
-        return 0
-
     with Signals() as signals:
-        assert signals.run(work()) == 143
+        assert signals.run(until_ended(ends)) == 143
     assert ends == [143]
     can_speak.set()
     assert ("stopped without waiting" in capsys.readouterr().err) == (not is_mute)
+
+
+def last_resort(ends: list[int], deed: Callable[[], object]) -> None:
+    """End a program that hangs, and has this to do before."""
+    with Signals() as signals:
+        signals.last_deed = deed
+        assert signals.run(until_ended(ends)) == 143
+    assert ends == [143]
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up soon, but wait for what is done then, however busy the machine is."""
+    monkeypatch.setattr(_process, "GRACE", 0.01)
+    monkeypatch.setattr(_process, "_LAST_DEED", 20.0)
+    monkeypatch.setattr(_process, "_LAST_WORDS", 20.0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_last_resort_does_its_last_deed(
+    ends: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What must be kept is kept before the process ends, also if the end is not a clean one."""
+    before: list[list[int]] = []
+    last_resort(ends, lambda: before.append(ends.copy()))
+    assert before == [[]]
+    assert "stopped without waiting" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_last_deed_that_fails_is_told(
+    ends: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error in it is one sentence, not a traceback, and the process ends all the same."""
+    last_resort(ends, Mock(side_effect=RuntimeError("dictionary\x1b changed")))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == (
+        "kokoon-async: what was to be kept at the end could not be written: RuntimeError:"
+        " dictionary\ufffd changed."
+    )
+    assert "stopped without waiting" in second
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_last_deed_that_hangs_holds_up_nothing(
+    ends: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not answer is waited for only a moment."""
+    monkeypatch.setattr(_process, "_LAST_DEED", 0.01)
+    answers = threading.Event()
+    last_resort(ends, answers.wait)
+    answers.set()
+
+
+class Terminal:
+    """A terminal of this process, as its standard output."""
+
+    def __init__(self, descriptor: int, file: IO[str]) -> None:
+        self._descriptor = descriptor
+        self.file = file
+
+    def sent(self) -> bytes:
+        """Give what it was sent."""
+        os.write(self.file.fileno(), b"|")  # what was sent before comes before it
+        found = b""
+        while not found.endswith(b"|"):
+            found += os.read(self._descriptor, 1000)
+        return found[:-1]
+
+
+@pytest.fixture
+def terminal(patient: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """Give a terminal that can move its cursor; pytest lets only the test itself write to it."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with open(theirs, "w") as file:  # noqa: PTH123 - a descriptor
+        yield Terminal(ours, file)
+    os.close(ours)
+
+
+def test_the_second_signal_gives_the_cursor_back(
+    ends: list[int], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture hides the terminal's cursor; the process does not end without showing it."""
+    monkeypatch.setattr(sys, "stdout", terminal.file)
+    with Signals():
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        assert terminal.sent() == b""
+        with pytest.raises(Ended):
+            signal.raise_signal(signal.SIGTERM)
+    assert (ends, terminal.sent()) == ([143], b"\x1b[?25h")
+
+
+def test_the_last_resort_gives_the_cursor_back(
+    ends: list[int], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does the end that comes when the first signal's hangs, also where a bar is drawn."""
+    monkeypatch.setattr(sys, "stderr", terminal.file)
+    with Signals() as signals:
+        assert signals.run(until_ended(ends)) == 143
+    told = terminal.sent()
+    assert (ends, told.endswith(b"\x1b[?25h")) == ([143], True)
+    assert b"stopped without waiting" in told
+
+
+def test_a_halted_terminal_holds_up_nothing(
+    ends: list[int], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that takes nothing any more, as after Ctrl-S, keeps no process alive."""
+    is_held, goes_on = threading.Event(), threading.Event()
+
+    def halted(*_: object) -> None:
+        is_held.set()
+        goes_on.wait()
+
+    monkeypatch.setattr(sys, "stdout", terminal.file)
+    monkeypatch.setattr(os, "write", halted)
+    monkeypatch.setattr(_process, "_LAST_WORDS", 0.01)
+    with pytest.raises(Ended):
+        _process._leave(130)
+    assert ends == [130]
+    assert is_held.wait(20)
+    goes_on.set()
+
+
+def test_a_terminal_without_a_cursor_is_left_alone(
+    ends: list[int], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing hides a cursor, there is nothing to give back."""
+    monkeypatch.setattr(sys, "stdout", terminal.file)
+    monkeypatch.setenv("TERM", "dumb")
+    with pytest.raises(Ended):
+        _process._leave(130)
+    assert (ends, terminal.sent()) == ([130], b"")
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_terminal_that_went_away_is_no_matter(
+    ends: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its window was closed, the process ends without a word."""
+    gone = Mock(isatty=lambda: True, fileno=Mock(side_effect=OSError(5, "Input/output error")))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", gone)
+    with pytest.raises(Ended):
+        _process._leave(129)
+    assert ends == [129]
+    gone.fileno.assert_called_once()
 
 
 def test_signal_outside_of_the_loop(ends: list[int]) -> None:

@@ -371,6 +371,7 @@ async def test_reader_goes_away(start: Start, sim: Simulator, tmp_path: Path) ->
         (["x" * 300, "-o", "x"], f"Cannot read the input {'x' * 300}: File name too long."),
         (["vids/x", "-o", "x"], "Cannot read the input vids/x: Not a directory."),
         (["vids"], "Missing option '-o'"),
+        (["vids", "-o", ""], "-o is empty: name a file, a folder, or - for standard output."),
         (["vids", "-o", "-", "--fresh"], "Standard output cannot be resumed"),
         (["vids", "-o", "-", "--retry-failed"], "Standard output cannot be resumed"),
         (["vids", "-o", "-", "--shard-size", "1000"], "Standard output is not cut into shards"),
@@ -463,10 +464,54 @@ async def test_no_place(run: Run, sim: Simulator, tmp_path: Path) -> None:
     assert "The job cannot use " in result.stderr
 
 
-def test_words_of_the_command_line() -> None:
-    """Hints speak of options, not of Python."""
-    told = for_command_line("lower Limits.max_in_flight or set Limits.requests_per_second")
-    assert told == "lower --concurrency or set --rate"
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "lower Limits.max_in_flight or set Limits.requests_per_second",
+            "lower --concurrency or set --rate",
+        ),
+        ("Limits.requests_per_second must be 1", "--rate must be 1"),
+        ("Limits.max_in_flight must be 1", "--concurrency must be 1"),
+        ("Ask again, or raise Timeouts.total or Timeouts.read.", "Ask again, or raise --timeout."),
+        ("Check the network, or raise Timeouts.connect.", "Check the network."),
+        ("Check the network and base_url.", "Check the network and --base-url."),
+        ("with shard_size 5. Another shard_size.", "with --shard-size 5. Another --shard-size."),
+        *(
+            (name, name)
+            for name in ("shard_size.csv", "./shard_size", "shard_size/x", "x-base_url")
+        ),
+        *(
+            (name, name)
+            for name in ("my_shard_size", "shard_size-2", "x.shard_size", "shard_sizes")
+        ),
+    ],
+)
+def test_words_of_the_command_line(text: str, told: str) -> None:
+    """Hints speak of options, not of Python; names of files stay as they are."""
+    assert for_command_line(text) == told
+
+
+async def test_names_of_files_stay_as_they_are(run: Run, sim: Simulator, tmp_path: Path) -> None:
+    """A message about a file that is named like an argument tells its real name."""
+    given = write_vids(tmp_path / "vids", sim.add_images(1, "completed"))
+    out = tmp_path / "shard_size.csv"
+    out.write_text("mine")
+    result = await run(given, "-o", out)
+    assert result.exit_code == 1
+    assert str(out) in result.stderr
+
+
+async def test_a_job_offers_no_option_that_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No option of this command gives a single request more time, so none is named."""
+    failing = Mock(
+        side_effect=JobError("No answer.", "Ask again, or raise Timeouts.total or Timeouts.read.")
+    )
+    monkeypatch.setattr("kokoon_async.cli._status.fetch_statuses", failing)
+    assert await run_status(Mock(), make_job(out="x"), QuietView()) == 1
+    assert capsys.readouterr().err == "kokoon-async: No answer. Ask again.\n"
 
 
 # -- what is seen meanwhile ------------------------------------------------------------------------

@@ -51,10 +51,10 @@ def clock() -> Clock:
     return Clock()
 
 
-def shown(board: Board, most: int | None = None) -> str:
-    """Draw a board as it looks on a wide terminal."""
-    console = Console(file=io.StringIO(), width=130, legacy_windows=False)
-    console.print(board.picture(most))
+def shown(board: Board, most: int | None = None, width: int = 130) -> str:
+    """Draw a board as it looks on a terminal, by default a wide one."""
+    console = Console(file=io.StringIO(), width=width, legacy_windows=False)
+    console.print(board.picture(console.width, most))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
 
@@ -101,6 +101,56 @@ def test_board_shows_those_in_work_first(clock: Clock) -> None:
     board.end(OTHER, Outcome(OTHER, error=ImageFailed("no")))
     assert "ImageFailed" not in shown(board)
     assert board.tally.failures == "1 ImageFailed, 1 ImageNotFound, 1 InvalidVid"
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (130, "vid state age looks elapsed"),
+        (79, "vid state age looks elapsed"),
+        (78, "vid state age looks"),
+        (70, "vid state age looks"),
+        (69, "vid state age"),
+        (62, "vid state age"),
+        (61, "vid state"),
+        (54, "vid state"),
+        (53, "vid state"),
+        (24, "vid state"),
+        (19, "… state"),
+    ],
+)
+def test_narrow_board_leaves_columns_out(clock: Clock, width: int, columns: str) -> None:
+    """What there is no room for is left out, or marked as cut; the state is always whole."""
+    board = Board([VID, OTHER], clock=clock)
+    for vid, state in ((VID, "processing"), (OTHER, "pending")):
+        board.note(LookFinished(vid, ImageState(state), 18.0, 2.0, "policy"))
+    header, first, second, end = shown(board, width=width).splitlines()
+    assert header.split() == columns.split()
+    for line, vid, state in ((first, VID, "processing"), (second, OTHER, "pending")):
+        values = {"age": "18 s", "looks": "1", "elapsed": "0.0 s"}
+        rest = " ".join(values[name] for name in columns.split()[2:])
+        seen, *others = line.split()
+        assert " ".join(others) == f"{state} {rest}".strip()
+        assert seen == vid if width >= 54 else vid.startswith(seen.removesuffix("…"))
+        assert seen.endswith("…") == (width < 54)
+    assert end.startswith("0 of")
+    assert max(map(len, (header, first, second, end))) <= width
+
+
+def test_the_state_is_the_last_to_go(clock: Clock) -> None:
+    """Where there is hardly any room, each image still has one line, with its state."""
+    board = Board([VID], clock=clock)
+    board.note(LookFinished(VID, ImageState("processing"), 18.0, 2.0, "policy"))
+    assert shown(board, width=12).split("\n")[1].strip() == "processing"
+
+
+def test_longer_values_need_more_room(clock: Clock) -> None:
+    """A state or an age that is longer than usual is whole, too; another column gives way."""
+    board = Board([VID], clock=clock)
+    board.note(LookFinished(VID, ImageState("warming_up_the_machines"), 90000.0, 2.0, "policy"))
+    header, line, _ = shown(board, width=77).splitlines()
+    assert header.split() == ["vid", "state", "age"]
+    assert line.split() == [VID, "warming_up_the_machines", "25h", "00m"]
 
 
 @pytest.mark.fault("F-47")

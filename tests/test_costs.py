@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from typing import Any
 
 import attrs
 import pytest
@@ -104,6 +106,12 @@ def test_durations_may_come_one_by_one():
     assert evaluate(policy, iter([3.0, 4.0])) == evaluate(policy, (3.0, 4.0))
 
 
+def test_durations_may_be_any_kind_of_number():
+    """Numbers of other libraries cost what plain ones do."""
+    policy = Fixed(2.0, jitter=0)
+    assert evaluate(policy, [Decimal(3), 3, True]) == evaluate(policy, [3.0, 3.0, 1.0])  # type: ignore[list-item]
+
+
 def test_learned_is_evaluated_as_it_is():
     """To evaluate or preview a policy that learns teaches it nothing."""
     policy = Learned(jitter=0)
@@ -125,11 +133,14 @@ def test_no_durations_cost_nothing_that_could_be_told():
         evaluate(Fixed(), [])
 
 
-@pytest.mark.parametrize("duration", [-1.0, math.nan, math.inf])
-def test_durations_are_seconds(duration: float):
-    """An image that never finishes would be looked at for ever."""
-    with pytest.raises(ConfigurationError, match="A duration is not"):
-        evaluate(Fixed(), [1.0, duration])
+NO_DURATIONS = [-1.0, math.nan, math.inf, "1", None, 1j, 10**400, 10**5_000, -(10**5_000)]
+
+
+@pytest.mark.parametrize("duration", NO_DURATIONS, ids=range(len(NO_DURATIONS)))
+def test_durations_are_seconds(duration: object):
+    """An image that never finishes would be looked at for ever, and a text is no time."""
+    with pytest.raises(ConfigurationError, match=r"A duration is not .* seconds"):
+        evaluate(Fixed(), [1.0, duration])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, None, "1"])
@@ -141,13 +152,20 @@ def test_arguments_are_positive_numbers(value: object):
         preview(Fixed(), value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("delay", [math.nan, math.inf])
-def test_policies_that_give_no_seconds_are_refused(delay: float):
+@pytest.mark.parametrize("delay", [math.nan, math.inf, None, "1", 10**400])
+def test_policies_that_give_no_seconds_are_refused(delay: Any):
     """A pause that is no number is a defect of the policy, and not an age."""
-    with pytest.raises(ConfigurationError, match=r"Always never ends: it gave (nan|inf) s after 1"):
-        preview(Always(delay), 10.0)
-    with pytest.raises(ConfigurationError, match="Always never ends"):
-        evaluate(Always(delay), [10.0])
+    for ask in (lambda: preview(Always(delay), 10.0), lambda: evaluate(Always(delay), [10.0])):
+        with pytest.raises(ConfigurationError, match=r"^Always\.next_delay gave .*, not seconds"):
+            ask()
+
+
+@pytest.mark.parametrize("policy", [None, 1.0, "fixed", Fixed])
+def test_what_is_no_policy_is_refused(policy: Any):
+    """Both functions say first what a policy is."""
+    for ask in (lambda: preview(policy, -1.0), lambda: evaluate(policy, [], price=0)):
+        with pytest.raises(ConfigurationError, match=r"^policy must be a policy such as"):
+            ask()
 
 
 def test_endless_schedules_are_refused(monkeypatch: pytest.MonkeyPatch):

@@ -411,6 +411,7 @@ async def test_a_shard_alone_reports_what_stops_it():
         ({"patience": -1}, "patience must be"),
         ({"format": "xml"}, "format must be one of jsonl, csv, parquet"),
         ({"format": "csv"}, "does not fit the format csv"),
+        ({"out": ""}, '^out is empty: name a file, a folder, or "-" for standard output'),
         ({"out": "out.json"}, "does not fit the format jsonl"),
         ({"out": "-", "format": "csv"}, "Standard output takes JSON lines only"),
         ({"out": "-", "retry_failed": True}, "Standard output cannot be resumed"),
@@ -426,6 +427,7 @@ async def test_unusable_arguments_are_refused(tmp_path, options, said):
     wanted = {"vids": VIDS, "out": "out.jsonl", **options}
     vids, out = wanted.pop("vids"), wanted.pop("out")
     async with client_of(api) as client:
+        place = out if out in ("", "-") else Path(tmp_path, out)
         with pytest.raises(ConfigurationError, match=said):
-            await fetch_statuses(client, vids, out if out == "-" else Path(tmp_path, out), **wanted)
+            await fetch_statuses(client, vids, place, **wanted)
     assert (api.total, list(tmp_path.iterdir())) == (0, [])

@@ -18,6 +18,7 @@ from kokoon_async.simulator import (
     LoopClock,
     ManualClock,
     QueueAndRun,
+    Simulator,
 )
 from kokoon_async.simulator._clock import http_date, iso_timestamp, utc_datetime
 from kokoon_async.simulator._rate import TokenBucket
@@ -122,6 +123,24 @@ def test_durations_have_their_parameters(
     if median is not None:
         assert statistics.median(sample) == pytest.approx(median, rel=0.05)
     assert durations.sample(random.Random(1)) == durations.sample(random.Random(1))
+
+
+def test_a_wide_spread_draws_numbers_all_the_same() -> None:
+    """However large sigma is, a duration is a finite number, and an image can take so long."""
+    rng = random.Random(3)
+    drawn = [LogNormal(20.0, sigma).sample(rng) for sigma in (9999.0, 1e308) for _ in range(50)]
+    assert all(map(math.isfinite, drawn))
+    assert min(drawn) < 1e-300
+    assert max(drawn) > 1e300
+    sim = Simulator(durations=LogNormal(20.0, 9999.0), clock=ManualClock(), seed=1)
+    states = {sim.record(vid)["state"] for vid in sim.add_images(20)}
+    assert states == {"pending", "completed"}
+
+
+def test_seeds_keep_their_draws() -> None:
+    """A log-normal duration is what Python's own function draws from the same seed."""
+    drawn = LogNormal(20.0, 0.6).sample(random.Random(5))
+    assert drawn == random.Random(5).lognormvariate(math.log(20.0), 0.6)
 
 
 @pytest.mark.parametrize(

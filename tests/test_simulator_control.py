@@ -75,6 +75,15 @@ async def test_faults_can_be_planned(sim: Simulator, http: aiohttp.ClientSession
     assert not sim.unconsumed_faults
 
 
+async def test_ids_may_be_in_capitals(sim: Simulator, http: aiohttp.ClientSession) -> None:
+    """A plan and a counter are for the image that clients ask for by that id."""
+    order = {"vid": VID.upper(), "list": [{"kind": "status", "status": 503}]}
+    assert await call(http, "POST", "/__faults__", json=order) == (200, {"id": 1})
+    async with http.get(f"/kokoon/api/image/sr/v3/image/{VID}") as response:
+        assert response.status == 503
+    assert await call(http, "GET", f"/__stats__?vid={VID.upper()}") == (200, {"requests": 1})
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

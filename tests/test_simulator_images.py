@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kokoon_async.simulator import ABSENT, Constant, ManualClock, Simulator
+from kokoon_async import KokoonClient
+from kokoon_async.simulator import ABSENT, Constant, Latency, ManualClock, Simulator, Status
 from kokoon_async.simulator._scripts import Stage, parse_script
 
 from .strategies import sample
@@ -126,6 +127,56 @@ def test_id_can_be_given(sim: Simulator) -> None:
     assert sim.record("a-b")["vid"] == "a-b"
     sim.add_image("error", vid="a-b")
     assert state(sim, "a-b") == "error"
+
+
+class Loud(str):
+    """A text that shows something else than it holds."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Shout."""
+        return "LOUD"
+
+
+GIVEN = "DE5E9990-c0fb-11ee-961f-d12490e606AD"
+
+
+@pytest.mark.parametrize("vid", [GIVEN, uuid.UUID(GIVEN), Loud(GIVEN)], ids=["text", "uuid", "own"])
+async def test_ids_are_what_clients_ask_for(vid: Any) -> None:
+    """An id in capitals, or a UUID object, is the image that a client asks for by it."""
+    async with Simulator() as sim, KokoonClient("any", base_url=sim.base_url) as client:
+        assert sim.add_image("completed", vid=vid) == GIVEN.lower()
+        sim.fault(Latency(0.001), vid=vid)
+        image = await client.get_image(vid)
+        assert (image.vid, sim.request_count(vid)) == (GIVEN.lower(), 1)
+        assert sim.unconsumed_faults == ()
+        assert sim.record(vid)["vid"] == GIVEN.lower()
+        sim.forget(vid)
+        with pytest.raises(LookupError, match="no image"):
+            sim.record(vid)
+
+
+def test_ids_on_demand_may_be_in_capitals() -> None:
+    """The same image is found by its id in any case of letters."""
+    sim = Simulator(images_on_demand=True)
+    assert sim.record(GIVEN) == sim.record(GIVEN.lower())
+
+
+@pytest.mark.parametrize("vid", [5, b"a-b", ["a-b"], 1.0], ids=["int", "bytes", "list", "float"])
+def test_what_is_no_id_is_refused(sim: Simulator, vid: Any) -> None:
+    """Each method says that its *vid* is of the wrong type."""
+    calls = (
+        lambda: sim.add_image("completed", vid=vid),
+        lambda: sim.fault(Status(503), vid=vid),
+        lambda: sim.forget(vid),
+        lambda: sim.record(vid),
+        lambda: sim.request_count(vid),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=f"^vid must be text .*, not {type(vid).__name__}$"):
+            call()
+    assert sim.unconsumed_faults == ()
 
 
 def test_id_can_be_left_out_of_the_record(sim: Simulator) -> None:
@@ -360,11 +411,9 @@ def test_images_on_demand_take_no_memory(clock: ManualClock) -> None:
     assert not sim._images._images
 
 
-@pytest.mark.parametrize(
-    "vid", ["", "x", NIL.upper() + "0", "DE5E9990-C0FB-11EE-961F-D12490E606AD"]
-)
+@pytest.mark.parametrize("vid", ["", "x", NIL + "0", GIVEN.replace("-", ""), f"{{{GIVEN}}}"])
 def test_images_on_demand_have_canonical_ids(vid: str) -> None:
-    """Text that is no canonical lower-case UUID has no image."""
+    """Text that is no canonical UUID, whatever its letters, has no image."""
     with pytest.raises(LookupError, match="no image"):
         Simulator(images_on_demand=True).record(vid)
 

@@ -1,22 +1,27 @@
 """What is known of the images that ``wait`` waits for, and how a terminal shows it."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TextIO
+from typing import TextIO, cast
 
 import attrs
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from kokoon_async import Event, ImageFailed, Outcome
 from kokoon_async.events import LookFailed, LookFinished
 
+from ._process import has_cursor
 from ._show import Tally, seconds, short
 
 
 __all__ = ["Board", "Row", "is_lively", "make_console", "state_text"]
+
+# Columns and their least widths, and those that a narrow terminal does without, first to last.
+_COLUMNS = {"vid": 36, "state": 16, "age": 6, "looks": 6, "elapsed": 7}
+_DISPENSABLE = ("elapsed", "looks", "age")
+_GAP = 2  # blanks between two columns
 
 _STYLES = {"completed": "green", "processing": "cyan", "pending": "dim", "error": "bold red"}
 
@@ -106,40 +111,61 @@ class Board:
         row.note = "" if is_told else type(outcome.error).__name__
         self.tally.count(outcome)
 
-    def picture(self, most: int | None = None) -> RenderableType:
+    def picture(self, width: int, most: int | None = None) -> RenderableType:
         """
         Draw the rows, those in work first if there are more than *most*, and how far all are.
 
         Args:
+            width: How many letters a line has room for.
+
             most: How many rows there is room for.
         """
         rows = list(self.rows.values())
         hidden = 0 if most is None else len(rows) - most
         if hidden > 0:
             rows = sorted(rows, key=lambda row: row.ended is not None)[:most]
+        cells = [self._cells(row) for row in rows]
         table = Table(box=None, pad_edge=False, header_style="dim")
-        # One line for each row, also where there is not room for all of it: the picture
-        # must not become higher than the screen.
-        table.add_column("vid", no_wrap=True, min_width=36)
-        table.add_column("state", no_wrap=True, min_width=16)
-        for name in ("age", "looks", "elapsed"):
-            table.add_column(name, justify="right", no_wrap=True, min_width=6)
-        for row in rows:
-            self._add_row(table, row)
+        columns = _fitting(cells, width)
+        for name, size in columns.items():
+            # One line for each row, also where there is not room for all of it: the picture
+            # must not become higher than the screen.
+            side: JustifyMethod = "left" if name in ("vid", "state") else "right"
+            table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=size)
+        for row in cells:
+            table.add_row(*(row[name] for name in columns))
         more = f" · {hidden} more below" if hidden > 0 else ""
         # Not as a caption, which would fill the line: a ^C behind it would begin another.
         ended = f"{self.tally.total} of {len(self.rows)} ended{more} · {seconds(self.elapsed)}"
-        return Group(table, Text(ended))
+        return Group(table, Text(ended, no_wrap=True, overflow="ellipsis"))
 
-    def _add_row(self, table: Table, row: Row) -> None:
+    def _cells(self, row: Row) -> dict[str, Text]:
         until = self._clock() if row.ended is None else row.ended
-        table.add_row(
-            Text(short(row.vid, 40)),
-            Text(row.note, style="red") if row.note else state_text(row.state),
-            seconds(None if row.born is None else until - row.born),
-            str(row.looks),
-            seconds(until - self._began),
-        )
+        return {
+            "vid": Text(short(row.vid, 40)),
+            "state": Text(row.note, style="red") if row.note else state_text(row.state),
+            "age": Text(seconds(None if row.born is None else until - row.born)),
+            "looks": Text(str(row.looks)),
+            "elapsed": Text(seconds(until - self._began)),
+        }
+
+
+def _fitting(cells: list[dict[str, Text]], width: int) -> dict[str, int]:
+    """Give the columns that there is room for, and their widths: the state is always whole."""
+    widths = {
+        name: max([least, *(row[name].cell_len for row in cells)])
+        for name, least in _COLUMNS.items()
+    }
+    for name in _DISPENSABLE:
+        if _room(widths, width) < 0:
+            del widths[name]
+    widths["vid"] = max(1, widths["vid"] + min(0, _room(widths, width)))
+    return widths
+
+
+def _room(widths: dict[str, int], width: int) -> int:
+    """Give how many letters are left beside these columns."""
+    return width + _GAP - sum(size + _GAP for size in widths.values())
 
 
 def state_text(state: str) -> Text:
@@ -155,5 +181,4 @@ def make_console(file: TextIO | None = None) -> Console:
 def is_lively(console: Console) -> bool:
     """Tell whether a picture can be drawn over and over; not in files, pipes and Emacs."""
     # Rich lets FORCE_COLOR make a terminal of a pipe; that is fine for colours only.
-    dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
-    return console.is_terminal and console.file.isatty() and not dumb
+    return console.is_terminal and has_cursor(cast("TextIO", console.file))

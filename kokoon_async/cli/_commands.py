@@ -12,6 +12,7 @@ from kokoon_async import Timeouts, __version__
 from ._learning import LearnedFile
 from ._options import (
     Connection,
+    FiniteRange,
     connection_options,
     read_vids,
     to_durations,
@@ -257,7 +258,7 @@ def status(signals: Signals, /, **options: Any) -> int:
 @click.option(
     "--failure-rate",
     metavar="P",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="The share of images that end in the state error.",
@@ -266,7 +267,7 @@ def status(signals: Signals, /, **options: Any) -> int:
     "--rate",
     "requests_per_second",
     metavar="R",
-    type=click.FloatRange(min=0.001),
+    type=FiniteRange(min=0.001, max=1e6),
     help="Answer more than R requests per second with 429.",
 )
 @click.pass_obj
@@ -302,7 +303,7 @@ def simulate(signals: Signals, /, **options: Any) -> int:
 @click.option(
     "--speed",
     metavar="X",
-    type=click.FloatRange(1, 1000),
+    type=FiniteRange(1, 1000),
     default=8.0,
     show_default=True,
     help="The server's clock runs X times as fast as yours.",

@@ -78,10 +78,14 @@ class LearnedFile:
         Returns:
             The exit code: that of the work, unless only the writing failed.
         """
+        signals.last_deed = self._save
         try:
             code = signals.run(work)
         finally:
-            is_kept = self._save()
+            try:
+                is_kept = self._save()
+            finally:
+                signals.last_deed = None
         return code if is_kept else code or IO_FAILED
 
     def _save(self) -> bool:

@@ -5,6 +5,7 @@ The token is never an argument, where every user of the machine could read it (F
 """
 
 import io
+import math
 import os
 import re
 import stat
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Connection",
+    "FiniteRange",
     "connection_options",
     "read_vids",
     "to_durations",
@@ -96,6 +98,19 @@ class Connection:
         return KokoonClient.from_env(**settings)
 
 
+class FiniteRange(click.FloatRange):
+    """A number within bounds; *nan* is within none, though click's own comparisons let it pass."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the number, or end the program with wrong usage."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number; write one in digits.", param, ctx)
+        return number
+
+
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that make a `Connection`."""
     options = (
@@ -127,7 +142,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--rate",
             metavar="R",
-            type=click.FloatRange(min=0.001, max=1e6),
+            type=FiniteRange(min=0.001, max=1e6),
             help="At most R requests per second.",
         ),
     )

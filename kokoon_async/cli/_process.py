@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TextIO, cast
 
 import click
 
@@ -32,6 +32,7 @@ __all__ = [
     "Program",
     "Signals",
     "complain",
+    "has_cursor",
     "write_out",
 ]
 
@@ -44,7 +45,11 @@ IO_FAILED = 74  # EX_IOERR of sysexits.h
 GRACE = 1.5
 """Seconds from the first signal until the process is ended, whatever hinders it."""
 
-_LAST_WORDS = 0.1  # seconds
+# Seconds, which together with GRACE are less than the two that docs/cli.md promises.
+_LAST_DEED = 0.25
+_LAST_WORDS = 0.1
+
+_SHOW_CURSOR = b"\x1b[?25h"
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -58,6 +63,12 @@ def complain(text: str) -> None:
         with suppress(OSError):
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
+
+
+def has_cursor(stream: TextIO | None) -> bool:
+    """Tell whether a stream is a terminal that can move its cursor; Emacs cannot."""
+    dumb = os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+    return stream is not None and stream.isatty() and not dumb
 
 
 async def write_out(text: str) -> None:
@@ -83,9 +94,13 @@ class Signals:
     End the program cleanly at the first signal, and at once at the second.
 
     Python's own way is a traceback for SIGINT, and no clean end for the others (E30).
+
+    Attributes:
+        last_deed: What has to be done, in short, also if the first signal's end hangs.
     """
 
     def __init__(self) -> None:
+        self.last_deed: Callable[[], object] | None = None
         self._number: int | None = None
         self._cancel: Callable[[], object] | None = None
         self._last_resort: threading.Timer | None = None
@@ -137,26 +152,61 @@ class Signals:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         # Python runs this between two steps of the main thread, also while a write blocks.
         if self._number is not None:
-            os._exit(128 + number)
+            _leave(128 + number)
         self._number = number
-        self._last_resort = threading.Timer(GRACE, _give_up, (128 + number,))
+        self._last_resort = threading.Timer(GRACE, self._give_up, (128 + number,))
         self._last_resort.daemon = True
         self._last_resort.start()
         if self._cancel is None:
             sys.exit(128 + number)
         self._cancel()
 
+    def _give_up(self, code: int) -> None:
+        """End the process, and say so if that does not take long: its stream may hinder it."""
+        told = (
+            "kokoon-async: stopped without waiting for what was still under way. Run the same"
+            " command again."
+        )
+        try:
+            if deed := self.last_deed:
+                _within(_LAST_DEED, _do_or_tell, deed)
+            _within(_LAST_WORDS, complain, told)
+        finally:
+            _leave(code)
 
-def _give_up(code: int) -> None:
-    """End the process, and say so if that does not take long: its stream may be what hinders it."""
-    told = (
-        "kokoon-async: stopped without waiting for what was still under way. Run the same command"
-        " again."
-    )
-    speaker = threading.Thread(target=complain, args=(told,), daemon=True)
-    speaker.start()
-    speaker.join(_LAST_WORDS)
-    os._exit(code)
+
+def _within(seconds: float, act: Callable[..., object], *given: object) -> None:
+    """Do something that may hang, and go on without it if it takes longer than this."""
+    thread = threading.Thread(target=act, args=given, daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
+def _do_or_tell(deed: Callable[[], object]) -> None:
+    try:
+        deed()
+    except Exception as error:  # noqa: BLE001 - whatever it is, there must be no traceback
+        complain(
+            "kokoon-async: what was to be kept at the end could not be written:"
+            f" {type(error).__name__}: {short(error)}."
+        )
+
+
+def _leave(code: int) -> None:
+    """End the process at once, but give the terminal its cursor back, which a picture hides."""
+    try:
+        terminals = [stream for stream in (sys.stdout, sys.stderr) if has_cursor(stream)]
+        if terminals:
+            _within(_LAST_WORDS, _show_cursor, terminals)  # the terminal may be halted
+    finally:
+        os._exit(code)
+
+
+def _show_cursor(terminals: Iterable[TextIO]) -> None:
+    for terminal in terminals:
+        with suppress(OSError, ValueError):
+            # Past Python's buffer, which the main thread may hold, and Rich's stand-in.
+            os.write(terminal.fileno(), _SHOW_CURSOR)
 
 
 class Program(click.Group):
@@ -187,8 +237,9 @@ class Program(click.Group):
         try:
             code: int = super().main(*args, **options) or OK
         except click.ClickException as error:
-            with suppress(OSError):
-                error.show()
+            if sys.stderr is not None:  # click would take standard output instead
+                with suppress(OSError):
+                    error.show()
             code = error.exit_code
         except click.Abort:  # of a prompt
             code = FAILED

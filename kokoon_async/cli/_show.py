@@ -4,6 +4,7 @@ What people and programs get to see: records as text, as rows and as JSON lines.
 All text that comes from the server is cleaned first (F-47), or written with escapes.
 """
 
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
@@ -35,11 +36,29 @@ _UNKNOWN = "-"
 _WORDS = {
     "lower Limits.max_in_flight": "lower --concurrency",
     "set Limits.requests_per_second": "set --rate",
+    "Limits.max_in_flight must": "--concurrency must",
+    "Limits.requests_per_second must": "--rate must",
+    "raise Timeouts.total or Timeouts.read": "raise --timeout",
+    ", or raise Timeouts.connect": "",
+    "Pass the API token, or set KOKOON_TOKEN for from_env()": "Give it, as KOKOON_TOKEN or in"
+    " the file that --token-file names",
+    "pass allow_plain_http=True": "pass --allow-plain-http",
     "(resume=False, or --fresh)": "(--fresh)",
     "the same call": "the same command",
     "; put single ids into a list": "",
+    "base_url": "--base-url",
     "shard_size": "--shard-size",
 }
+
+
+def _pattern(words: str) -> str:
+    """Make the pattern for words that are no part of a longer one, or of the name of a file."""
+    before = r"(?<![\w./-])" if words[0].isalnum() else ""
+    after = r"(?![\w/-]|\.\w)" if words[-1].isalnum() else ""
+    return before + re.escape(words) + after
+
+
+_PYTHONS = re.compile("|".join(map(_pattern, _WORDS)))
 
 _converter = make_converter()
 
@@ -141,7 +160,7 @@ def json_line(outcome: Outcome) -> str:
             "vid": outcome.vid,
             "error": type(error).__name__,
             "message": error.message,
-            "hint": error.hint,
+            "hint": for_command_line(error.hint),
         }
     if isinstance(error, ApiError):
         shown["status"] = error.status
@@ -155,9 +174,7 @@ def problem(error: KokoonError) -> str:
 
 def for_command_line(text: str) -> str:
     """Say in the words of the command line what an error says in those of Python."""
-    for word, ours in _WORDS.items():
-        text = text.replace(word, ours)
-    return text
+    return _PYTHONS.sub(lambda found: _WORDS[found[0]], text)
 
 
 def pixels(image: Image) -> str:

@@ -78,6 +78,8 @@ class StatusJob:
         Raises:
             click.UsageError: If not.
         """
+        if not self.out:  # as a path it would be the current folder
+            raise click.UsageError("-o is empty: name a file, a folder, or - for standard output.")
         if self.is_stream and (self.fresh or self.retry_failed):
             raise click.UsageError(
                 "Standard output cannot be resumed: --fresh and --retry-failed need a file or a"
@@ -167,6 +169,8 @@ async def run_status(client: KokoonClient, job: StatusJob, view: QuietView) -> i
         complain(f"kokoon-async: {_how_to_resume(job, view, stop)}")
         raise
     except JobError as error:
+        # The --timeout of this command is for waits, and not for the single request.
+        error.hint = error.hint.replace(", or raise Timeouts.total or Timeouts.read", "")
         complain(problem(error))
         return FAILED if error.errno is None else IO_FAILED
     if job.as_json:

@@ -93,7 +93,7 @@ class LiveView(LineView):
         # It draws in a thread of its own, so a halted terminal holds up nothing.
         self._live = Live(
             console=console,
-            get_renderable=lambda: board.picture(max(1, console.height - _FRAME)),
+            get_renderable=lambda: board.picture(console.width, max(1, console.height - _FRAME)),
             transient=True,
         )
 
@@ -109,7 +109,7 @@ class LiveView(LineView):
     ) -> None:
         """Replace the part that fits on the screen by the whole table."""
         self._live.__exit__(kind, error, traceback)
-        self._console.print(self._board.picture())
+        self._console.print(self._board.picture(self._console.width))
 
     async def changed(self, image: Image) -> None:
         """Do nothing: the board knows already."""

@@ -109,6 +109,8 @@ async def fetch_statuses(
     check_seconds("timeout", timeout)
     check_seconds("patience", patience)
     check_whole("shard_size", shard_size)
+    if out == "":  # as a path it would be the current folder
+        raise ConfigurationError('out is empty: name a file, a folder, or "-" for standard output.')
     path = None if out == "-" else Path(out)
     form = format_of(path, format)
     if path is None and (retry_failed or not resume or shard_size != _SHARD_SIZE):

@@ -1,14 +1,13 @@
 """What a policy would do, and what that would cost: to choose one, and to test one."""
 
-import math
 from collections.abc import Iterable
 
 import attrs
 
-from .._checks import check_seconds
+from .._checks import check_policy, check_seconds, is_finite, shown
 from ..errors import ConfigurationError
 from ..models import ImageState
-from .policies import SHORTEST_DELAY, Look, PollPolicy
+from .policies import SHORTEST_DELAY, Look, PollPolicy, delay_from
 
 
 __all__ = ["Cost", "evaluate", "preview"]
@@ -42,7 +41,11 @@ def preview(policy: PollPolicy, until: float = 600.0) -> list[float]:
         policy: Asked as in a wait that begins with the image; nothing is recorded.
 
         until: The last age of interest, in seconds.
+
+    Raises:
+        ConfigurationError: If an argument cannot be used, or the policy gives no seconds.
     """
+    check_policy("policy", policy)
     check_seconds("until", until, or_none=False)
     ages = []
     age = 0.0
@@ -67,15 +70,17 @@ def evaluate(policy: PollPolicy, durations: Iterable[float], *, price: float = 1
         price: Seconds of delay that a request is worth.
 
     Raises:
-        ConfigurationError: If there are no durations, or one that is not a number of seconds.
+        ConfigurationError: If there are no durations, or one that is not a number of seconds;
+            if another argument cannot be used, or the policy gives no seconds.
     """
+    check_policy("policy", policy)
     check_seconds("price", price, or_none=False)
     images = looks = 0
     delay = 0.0
-    for duration in durations:
-        if not 0 <= duration < math.inf:
-            raise ConfigurationError(f"A duration is not {duration!r} seconds.")
-        age, made = 0.0, 1
+    for given in durations:
+        if not (is_finite(given) and float(given) >= 0):
+            raise ConfigurationError(f"A duration is not {shown(given)} seconds.")
+        duration, age, made = float(given), 0.0, 1
         while age < duration:
             age = _next_age(policy, age, made)
             made += 1
@@ -86,8 +91,9 @@ def evaluate(policy: PollPolicy, durations: Iterable[float], *, price: float = 1
 
 
 def _next_age(policy: PollPolicy, age: float, looks: int) -> float:
-    delay = policy.next_delay(Look(age=age, elapsed=age, looks=looks, state=ImageState.PROCESSING))
-    if not math.isfinite(delay) or looks >= _MOST_LOOKS:
+    look = Look(age=age, elapsed=age, looks=looks, state=ImageState.PROCESSING)
+    delay = delay_from(policy, look)
+    if looks >= _MOST_LOOKS:
         name = type(policy).__name__
         raise ConfigurationError(f"{name} never ends: it gave {delay!r} s after {looks} looks.")
     return age + max(delay, SHORTEST_DELAY)

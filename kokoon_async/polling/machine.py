@@ -6,7 +6,6 @@ from typing import Any
 from ..errors import (
     ApiError,
     AuthenticationFailed,
-    ConfigurationError,
     ConnectionFailed,
     ImageFailed,
     ImageNotFound,
@@ -19,7 +18,7 @@ from ..errors import (
     WaitTimedOut,
 )
 from ..models import Image, ImageState, Sighting
-from .policies import SHORTEST_DELAY, Look, PollPolicy
+from .policies import SHORTEST_DELAY, Look, PollPolicy, delay_from
 from .steps import Done, Failed, LookAgain, Step
 
 
@@ -270,11 +269,7 @@ class WaitMachine:
     def _policy_delay(self, now: float) -> float:
         state = ImageState.PENDING if self.state is None else self.state
         look = Look(self.age(now), self.elapsed(now), self.looks, state)
-        delay = self.policy.next_delay(look)
-        if not math.isfinite(delay):  # it would never be over, or stop the whole schedule
-            name = type(self.policy).__name__
-            raise ConfigurationError(f"{name}.next_delay gave {delay!r}, not seconds.")
-        return max(delay, SHORTEST_DELAY)
+        return max(delay_from(self.policy, look), SHORTEST_DELAY)
 
     def _next(
         self, now: float, delay: float, reason: str, reserve: float, soonest: float = 0.0

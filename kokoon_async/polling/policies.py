@@ -6,12 +6,20 @@ from typing import Any, Protocol
 
 import attrs
 
-from .._checks import positive, share
+from .._checks import is_finite, positive, share, shown
 from ..errors import ConfigurationError
 from ..models import ImageState
 
 
-__all__ = ["SHORTEST_DELAY", "AgeProportional", "Exponential", "Fixed", "Look", "PollPolicy"]
+__all__ = [
+    "SHORTEST_DELAY",
+    "AgeProportional",
+    "Exponential",
+    "Fixed",
+    "Look",
+    "PollPolicy",
+    "delay_from",
+]
 
 SHORTEST_DELAY = 0.1
 """Seconds: a policy that says 0 must not turn a wait into a flood (F-61)."""
@@ -52,6 +60,21 @@ class PollPolicy(Protocol):
 
     def record(self, earliest: float, latest: float) -> None:
         """Note that an image finished at an age in (earliest, latest]; latest may be inf."""
+
+
+def delay_from(policy: PollPolicy, look: Look) -> float:
+    """
+    Ask a policy, which may be anybody's, for the seconds to the next look.
+
+    Raises:
+        ConfigurationError: If it gives no finite number: such a pause would never be over,
+            or stop the whole schedule.
+    """
+    delay = policy.next_delay(look)
+    if not is_finite(delay):
+        name = type(policy).__name__
+        raise ConfigurationError(f"{name}.next_delay gave {shown(delay)}, not seconds.")
+    return float(delay)
 
 
 def _no_shrinking(owner: Any, attribute: "attrs.Attribute[Any]", value: float) -> None:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from ._fault_book import FaultBook
 from ._fault_json import fault_from_json, fault_to_json
+from ._images import vid_or_none
 from ._request_log import RequestLog
 
 
@@ -85,7 +86,7 @@ class Control:
         query = request.rel_url.query
         if query:
             try:
-                count = self._log.count(query.get("vid"), query.get("path"))
+                count = self._log.count(vid_or_none(query.get("vid")), query.get("path"))
             except ValueError as error:
                 return _refuse(400, str(error))
             return web.json_response({"requests": count})
@@ -112,7 +113,7 @@ def _read_order(order: object) -> dict[str, Any]:
     if not isinstance(vid, str | None):
         raise TypeError(f"vid must be text or null, not {vid!r}")
     faults = [fault_from_json(step) for step in steps]
-    return {"faults": faults, "vid": vid, "times": order.get("times", 1)}
+    return {"faults": faults, "vid": vid_or_none(vid), "times": order.get("times", 1)}
 
 
 def _refuse(status: int, message: str, *, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -11,6 +11,9 @@ from typing import Protocol
 import attrs
 
 
+_MOST_EXPONENT = 700.0  # beyond 709 math.exp overflows
+
+
 class Durations(Protocol):
     """Anything that can draw how long one image takes, in seconds."""
 
@@ -61,7 +64,8 @@ class LogNormal:
 
     def sample(self, rng: random.Random, /) -> float:
         """Draw one duration."""
-        return rng.lognormvariate(math.log(self.median), self.sigma)
+        exponent = rng.normalvariate(math.log(self.median), self.sigma)
+        return math.exp(min(exponent, _MOST_EXPONENT))
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ import json
 import math
 import random
 import re
+import uuid
 from collections.abc import Mapping
 
 import attrs
@@ -28,6 +29,28 @@ _UNDRAWN: tuple[Stage, ...] = ()
 _TOLERANCE = 1e-6
 
 _NO_FIELDS: Mapping[str, object] = {}
+
+
+def vid_from(value: str | uuid.UUID) -> str:
+    """
+    Give an id as clients ask for it: of a UUID, also in upper case, the canonical text.
+
+    Any other text stays as it is: a test may want an odd id.
+
+    Raises:
+        TypeError: When it is neither.
+    """
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if not isinstance(value, str):
+        raise TypeError(f"vid must be text or a uuid.UUID, not {type(value).__name__}")
+    text = str.__str__(value)  # a subclass may show something else than it holds
+    return text.lower() if _CANONICAL_UUID.fullmatch(text.lower()) else text
+
+
+def vid_or_none(value: str | uuid.UUID | None) -> str | None:
+    """Do what `vid_from` does where there may be no id."""
+    return None if value is None else vid_from(value)
 
 
 @attrs.define(eq=False)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from aiohttp import web
 
@@ -20,7 +21,7 @@ from ._endpoint import BASE_PATH, IMAGE_PATH, ImageEndpoint
 from ._exchange import Exchange, Services
 from ._fault_book import FaultBook, UnconsumedFaults
 from ._faults import Fault
-from ._images import ImageStore
+from ._images import ImageStore, vid_from, vid_or_none
 from ._listener import Listener
 from ._records import ABSENT, Absent
 from ._request_log import LoggedRequest, RequestLog
@@ -188,7 +189,7 @@ class Simulator:
         script: str | None = None,
         *,
         duration: float | None = None,
-        vid: str | Absent | None = None,
+        vid: str | UUID | Absent | None = None,
         original: bool = False,
         record: Mapping[str, object] | None = None,
         **fields: object,
@@ -217,14 +218,15 @@ class Simulator:
         Raises:
             ValueError: When the script cannot be read, or contradicts another argument.
 
-            TypeError: When a field cannot be written as JSON.
+            TypeError: When a field cannot be written as JSON, or *vid* is no id.
         """
         fields.update(record or {})
         if vid is ABSENT:
             fields.setdefault("vid", vid)
             vid = None
+        own = vid_or_none(vid)
         return self._images.add(
-            script, duration=duration, vid=vid, original=original, fields=fields
+            script, duration=duration, vid=own, original=original, fields=fields
         )
 
     def add_images(
@@ -233,28 +235,28 @@ class Simulator:
         """Add many images alike, and return their ids; see `add_image`."""
         return [self._images.add(script, duration=duration) for _ in range(count)]
 
-    def forget(self, vid: str) -> None:
+    def forget(self, vid: str | UUID) -> None:
         """
         Have no image *vid* from now on, as if it had expired.
 
         Raises:
             LookupError: When there is none.
         """
-        self._images.forget(vid)
+        self._images.forget(vid_from(vid))
 
-    def record(self, vid: str) -> dict[str, object]:
+    def record(self, vid: str | UUID) -> dict[str, object]:
         """
         Give the record of an image as it is now, without counting as a look.
 
         Raises:
             LookupError: When there is no such image.
         """
-        image = self._images.find(vid)
+        image = self._images.find(vid_from(vid))
         if image is None:
             raise LookupError(f"the simulator has no image {vid!r}")
         return self._images.record(image, image.state(self._clock.time()))
 
-    def fault(self, *faults: Fault, vid: str | None = None, times: int = 1) -> int:
+    def fault(self, *faults: Fault, vid: str | UUID | None = None, times: int = 1) -> int:
         """
         Let the next requests meet *faults*, one each, in this order.
 
@@ -271,9 +273,9 @@ class Simulator:
         Raises:
             ValueError: When there is nothing to plan, or too much.
 
-            TypeError: When something is no fault.
+            TypeError: When something is no fault, or *vid* is no id.
         """
-        return self._faults.plan(faults, vid=vid, times=times)
+        return self._faults.plan(faults, vid=vid_or_none(vid), times=times)
 
     def clear_faults(self) -> None:
         """Forget all faults that are still to come; an outage ends."""
@@ -289,14 +291,14 @@ class Simulator:
         """The last requests for the API, in the order in which they came."""
         return self._log.requests
 
-    def request_count(self, vid: str | None = None, path: str | None = None) -> int:
+    def request_count(self, vid: str | UUID | None = None, path: str | None = None) -> int:
         """
         Count the requests for an image or a path, or all of them.
 
         Raises:
             ValueError: When both are given.
         """
-        return self._log.count(vid, path)
+        return self._log.count(vid_or_none(vid), path)
 
     @property
     def connection_count(self) -> int:
