@@ -62,11 +62,13 @@ def tests(session: nox.Session) -> None:
     """
     Run the tests against the built wheel and record branch coverage.
 
-    Arguments go to pytest, in place of two workers; `--installpkg FILE` tests that wheel or sdist
+    Arguments go to pytest, in place of some workers; `--installpkg FILE` tests that wheel or sdist
     instead of building one.
     """
     erase_coverage()
-    pytest_args = install_package(session, "cli,parquet", *group("tests")) or ["-n", "2"]
+    # One more than there are processors on small machines, since whole programs wait for real.
+    workers = str(max(3, os.cpu_count() or 1))
+    pytest_args = install_package(session, "cli,parquet", *group("tests")) or ["-n", workers]
     session.run("coverage", "run", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
 
 
