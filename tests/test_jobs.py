@@ -54,6 +54,7 @@ async def test_each_id_gets_its_outcome(tmp_path, out):
     assert report.format == {"out": "jsonl"}.get(out, out.removeprefix("out."))
     # One more than ids and retries: a probe whether the last failures were an outage.
     assert (report.requests, report.retries) == (api.total, 10) == (36, 10)
+    assert report.rate > 0
     assert [row["error_type"] for row in rows[:5]] == [
         *[None, "ImageNotFound", "ServerError", "InvalidRequest", None]
     ] or out.endswith(".csv")

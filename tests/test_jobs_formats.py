@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from kokoon_async import Image, Outcome, ServerError, make_converter
 from kokoon_async.jobs._formats import FORMATS
 from kokoon_async.jobs._parquet import make_format
-from kokoon_async.jobs._rows import COLUMNS
+from kokoon_async.jobs._rows import COLUMNS, make_row
+from kokoon_async.jobs._shards import Entry
 
 from .bulk_api import make_vids
+from .fakes import VID
 
 
 STATES = [
@@ -39,6 +42,35 @@ def rows_of(outcomes, **fields):
 def form(request):
     """Give a format."""
     return make_format(request.param)
+
+
+def test_a_row_of_an_image():
+    """What is known stands there, addresses without query and fragment, which are credentials."""
+    addresses = {"url": "https://host/1.png?sig=s?&b=c#d?", "thumb_url": "https://host/2.png#s?b"}
+    record = {"vid": VID, "state": "completed", "width": 640, **addresses}
+    image = make_converter().structure(record, Image)
+    kind, row = make_row(Entry(VID, 7), Outcome(VID, image=image), 3)
+    shown = {name: value for name, value in orjson.loads(row).items() if value is not None}
+    assert shown.pop("fetched_at").endswith("Z")
+    assert kind == shown.pop("outcome") == "image"
+    assert shown == {
+        "vid": VID,
+        "state": "completed",
+        "width": 640,
+        "attempts": 3,
+        "line": 7,
+        "url": "https://host/1.png",
+        "thumb_url": "https://host/2.png",
+    }
+
+
+def test_a_row_of_an_error():
+    """The class and the words of an error stand there."""
+    error = ServerError("The API failed.", status=500)
+    kind, row = make_row(Entry(VID, 7), Outcome(VID, error=error), 3)
+    told = orjson.loads(row)
+    assert kind == told["outcome"] == "failed"
+    assert (told["error_type"], told["error_message"]) == ("ServerError", "The API failed.")
 
 
 def test_outcomes_read_back(form):
