@@ -101,7 +101,13 @@ def newest(session: nox.Session) -> None:
 # What decides about requests, waits and rows, and the tests that have to notice when it errs.
 MUTATED = {
     "requests": (
-        ["_http/protocol.py", "_http/retry.py", "_http/auth.py", "_http/throttle.py"],
+        [
+            "_http/protocol.py",
+            "_http/retry.py",
+            "_http/auth.py",
+            "_http/echoes.py",
+            "_http/throttle.py",
+        ],
         ["protocol", "retry", "auth", "throttle"],
     ),
     "waits": (

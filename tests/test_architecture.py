@@ -22,7 +22,7 @@ import pytest
 # Bottom to top: a module imports only from floors below its own. An entry is a module or a folder;
 # inside one folder imports are free.
 FLOORS = (
-    ("models", "simulator", "_text", "_version", "_http.bodies", "_http.hints"),
+    ("models", "simulator", "_text", "_version", "_http.bodies", "_http.echoes", "_http.hints"),
     ("errors", "_http.__init__", "_waiting.__init__"),
     ("_waiting.leavable", "_waiting.reserve", "_waiting.slices"),
     ("_checks", "_http.wire", "_waiting.work"),

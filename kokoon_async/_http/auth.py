@@ -12,7 +12,6 @@ import concurrent.futures
 import contextvars
 import copy
 import inspect
-import re
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
@@ -20,6 +19,7 @@ from typing import Any, NoReturn, TypeVar
 from ..errors import AuthenticationFailed, ConfigurationError, KokoonError, RequestTimedOut
 from ..events import Hooks, TokenRefreshed
 from .calls import is_cancelled
+from .echoes import without
 
 
 __all__ = ["Secret", "Token", "TokenProvider", "Tokens", "check_token"]
@@ -33,19 +33,6 @@ a thread, so it may read a file."""
 _MOST_TOKEN_LETTERS = 8_000  # servers take 8 KiB for a header line
 # Shorter ones are made up for tests, and part of honest words by accident.
 _SHORTEST_SECRET = 8
-_HIDDEN = b"<secret>"
-# How JSON, addresses and HTML write what might mean something else there. One pattern for all
-# tokens: `re` keeps the last 512 that it was given, and none of them should be a token.
-_ESCAPED = re.compile(
-    rb"""
-      (?: \\u00 | % | (&\#x0{0,5}) ) ([0-7][0-9a-f]) (?(1);)
-    | &\#0{0,5} ([0-9]{2,3}) ;
-    | & (amp|lt|gt|quot|apos) ;
-    | \\ (["\\/])
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-_NAMED = {b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'"}
 _MOST_THREADS = 32  # in which a provider hangs: one for each time-out
 _MOST_CLEAN_UP_SECONDS = 1.0  # for a provider that is cancelled
 
@@ -90,38 +77,9 @@ class Token:
         self.generation = generation
 
     def hidden_in(self, text: bytes) -> bytes:
-        """Give *text* without this token, should the server have echoed it, in any spelling."""
+        """Give *text* without this token, should the server have echoed it."""
         secret = self.secret.encode()
-        if len(secret) < _SHORTEST_SECRET:
-            return text
-        text = text.replace(secret, _HIDDEN)
-        if secret not in _ESCAPED.sub(_letter, text):
-            return text
-        plain, starts = _unescaped(text)
-        shown, at, found = b"", 0, plain.find(secret)
-        while found >= 0:
-            end = found + len(secret)
-            shown += text[at : starts[found]] + _HIDDEN
-            at, found = starts[end], plain.find(secret, end)
-        return shown + text[at:]
-
-
-def _unescaped(text: bytes) -> tuple[bytes, list[int]]:
-    """Give a text as it reads, and where each of its bytes began, with the end as the last."""
-    plain, starts, at = bytearray(), list[int](), 0
-    for found in _ESCAPED.finditer(text):
-        plain += text[at : found.start()] + _letter(found)
-        starts += range(at, found.start() + 1)
-        at = found.end()
-    return bytes(plain + text[at:]), [*starts, *range(at, len(text) + 1)]
-
-
-def _letter(found: re.Match[bytes]) -> bytes:
-    """Give what an escape stands for; beyond ASCII, something that no token holds."""
-    hexadecimal, decimal, name, itself = found.groups()[1:]
-    if name or itself:
-        return itself or _NAMED[name.lower()]
-    return bytes([min(int(hexadecimal, 16) if hexadecimal else int(decimal), 127)])
+        return text if len(secret) < _SHORTEST_SECRET else without(secret, text)
 
 
 def check_token(token: object) -> Secret:
