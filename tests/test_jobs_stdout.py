@@ -185,6 +185,23 @@ async def test_a_slow_reader_slows_the_job(pipe, tmp_path):
     check_printed(vids, stdout, tmp_path, printed)
 
 
+@pytest.mark.fault("F-93")
+async def test_there_is_room_once_rows_are_written(pipe):
+    """Who has more rows than there is room for waits until they have gone on their way."""
+    stdout = pipe()
+    sink = _Sink(sys.stdout.fileno())
+    for _ in range(501):
+        sink.put(b"{}")
+    waiting = asyncio.create_task(sink.has_room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    sink.end()
+    await sink.write()
+    await waiting
+    assert await asyncio.to_thread(_read_all, stdout, 501) == b"{}\n" * 501
+    sink.close()
+
+
 def _read_all(stdout, count):
     return b"".join(stdout.readline() for _ in range(count))
 
