@@ -35,6 +35,18 @@ async def run(api, out, vids=VIDS, **options):
         return await fetch_statuses(client, vids, out, **options)
 
 
+async def stop_after_two_parts(out, folder):
+    """Run a job until the account's credit is used up, once two of its three parts are written."""
+
+    async def refuse():
+        while len(await asyncio.to_thread(lambda: list(folder.glob("part-*")))) < 2:
+            pass
+        return answer(402, {"message": "insufficient credit"})
+
+    with pytest.raises(JobError, match="credit is used up"):
+        await run(FakeApi(answers={VIDS[25]: [refuse]}), out)
+
+
 async def refused(out, said, *, hint=r"[A-Z][a-z].*\.", **options):
     """Run a job that must be refused before anything is sent, with a sentence of what to do."""
     api = FakeApi()
@@ -116,11 +128,9 @@ async def test_a_foreign_file_in_the_place_of_a_stopped_jobs_output(tmp_path, is
     out = tmp_path / "out.jsonl"
     if was_empty:
         out.touch()
-    credit = answer(402, {"message": "insufficient credit"})
-    with pytest.raises(JobError, match="credit is used up"):
-        await run(FakeApi(answers={VIDS[25]: [credit]}, seconds=0.01), out)
+    await stop_after_two_parts(out, tmp_path / "out.jsonl.parts")
     parts = sorted((tmp_path / "out.jsonl.parts").glob("part-*"))
-    assert parts
+    assert len(parts) >= 2
     out.write_text("mine")
     await refused(out, "exists already, and no job that is known here", resume=not is_fresh)
     assert out.read_text() == "mine"
@@ -264,9 +274,7 @@ async def test_an_input_that_grew_is_not_retried(tmp_path):
 async def test_an_unfinished_job_takes_what_its_input_goes_on_with(tmp_path):
     """Before a job is finished nobody knows where its input ends; what is there must fit."""
     out = tmp_path / "out"
-    credit = answer(402, {"message": "insufficient credit"})
-    with pytest.raises(JobError, match="credit is used up"):
-        await run(FakeApi(answers={VIDS[25]: [credit]}, seconds=0.01), out)
+    await stop_after_two_parts(out, out)
     await run(FakeApi(), out, vids=make_vids(40))
     check_contract(make_vids(40), out)
 
