@@ -255,6 +255,7 @@ def test_the_second_signal_gives_the_cursor_back(
     ends: list[int], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A picture hides the terminal's cursor; the process does not end without showing it."""
+    monkeypatch.setattr(_process, "GRACE", 60.0)  # the last resort would show it, too
     monkeypatch.setattr(sys, "stdout", terminal.file)
     with Signals():
         with pytest.raises(SystemExit):
