@@ -456,8 +456,8 @@ async def test_one_of_many_calls_waits_out_a_pause_for_all_before_a_retry() -> N
 
 @pytest.mark.fault("F-51")
 @looptime
-async def test_a_call_that_was_ended_does_not_wait_out_a_pause() -> None:
-    """A call refused its turn at the moment of the client's end is over."""
+async def test_a_call_that_waits_out_a_pause_before_a_retry_can_be_cancelled() -> None:
+    """It ends at once, and takes no place of the throttle with it."""
 
     def answers(request: Sent, number: int) -> Response:
         return answer(500) if request.vid == VID else busy(100)
