@@ -71,6 +71,15 @@ def busy(seconds: int | str | None = None, status: int = 429) -> Response:
     return answer(status, {}, {} if seconds is None else {"Retry-After": str(seconds)})
 
 
+async def hides_its_end() -> Response:
+    """Hang, and make an error of one's own of the cancellation, as some middlewares do."""
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        raise ConnectionFailed("was cancelled") from None
+    return record()
+
+
 async def error_of(line: Line, vid: str = VID) -> Any:
     """Give the error of a call, which must fail."""
     result = await outcome(line.pipeline.fetch(vid))
@@ -475,6 +484,22 @@ async def test_a_call_that_waits_out_a_pause_before_a_retry_can_be_cancelled() -
     assert line.throttle.in_flight == 0
 
 
+@looptime
+async def test_one_of_many_calls_that_was_ended_waits_out_no_pause() -> None:
+    """Also if the transport made another error of its end, and the call was about to try again."""
+    send = FakeSend(lambda request, n: hides_its_end() if request.vid == VID else busy(100))
+    line = make_line(send, retry=RetryPolicy(base=0.001, quota=14))
+    hangs = asyncio.ensure_future(outcome(line.pipeline.fetch_in_turn(VID)))
+    await asyncio.sleep(0.5)
+    await outcome(line.pipeline.fetch_in_turn(make_vid(1)))
+    line.calls.end_all("closed")
+    error = await hangs
+    assert isinstance(error, RateLimited)
+    assert error.status == 0
+    assert now() == pytest.approx(0.5, abs=0.01)
+    assert len(send.sent) == 2
+
+
 @pytest.mark.fault("F-53")
 @looptime
 @pytest.mark.parametrize("cap", [10.0, 120.0])
@@ -663,15 +688,7 @@ async def test_a_server_that_stays_silent() -> None:
 @looptime
 async def test_work_that_turns_its_end_into_an_error_is_over() -> None:
     """A transport that makes an error of its own of the deadline does not go on after it."""
-
-    async def answers() -> Response:
-        try:
-            await asyncio.sleep(1000)
-        except asyncio.CancelledError:
-            raise ConnectionFailed("was cancelled") from None
-        return record()
-
-    line = make_line(send := FakeSend(lambda request, n: answers()), timeouts=Timeouts(read=None))
+    line = make_line(send := FakeSend(lambda *_: hides_its_end()), timeouts=Timeouts(read=None))
     error = await error_of(line)
     assert type(error) is ConnectionFailed
     assert "its time would be over" in error.message
