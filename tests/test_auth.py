@@ -209,6 +209,11 @@ def test_a_secret_is_shown_nowhere() -> None:
         ("ends-in==", rb"ends-in\u003d\u003D!", b"<secret>!"),
         ('a&<">\\b,c', rb"a\u0026\u003c\"\u003E\\b,c", b"<secret>"),
         ('a&<">\\b,c', b"a&amp;&lt;&#34;&#x3E;&#092;b%2cc", b"<secret>"),
+        (
+            "tok/en-1",
+            rb"1 tok\/en-1, 2 t%6fk/en-1, 3 tok&#47;en-1!",
+            b"1 <secret>, 2 <secret>, 3 <secret>!",
+        ),
         ("a.c+defg", b"abc+defg", b"abc+defg"),
     ],
 )
