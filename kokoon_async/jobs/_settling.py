@@ -24,10 +24,11 @@ from ._valve import FORBIDDEN, Streak, Valve, may_pass
 __all__ = ["Settled", "settle_ids", "wait_window"]
 
 # How often an id is tried, while others succeed, until it has failed for good. A round is a call,
-# which the client may repeat. What it does not repeat, such as a page of HTML, takes more rounds:
-# in three, one such answer in thirty would fail three ids in a hundred thousand.
+# which the client may repeat. What it does not repeat, such as a page of HTML, takes more rounds.
+# Where one request in ten fails, one id in a million fails six times in a row, and one in a
+# thousand million nine times.
 _ROUNDS = 3
-_TRIES = 6
+_TRIES = 9
 
 _WAIT_WINDOW = 50_000
 _LOOKS_PER_WAIT = 10  # that a rate limit must leave time for
