@@ -103,7 +103,7 @@ class Pipeline:
                 return await self._calls.run(call, self._with_retries(call))
             except RateLimited as error:
                 is_answer = error.status > 0  # and not a pause that another call's answer asked for
-                was_ended = call.ending is not None  # and the transport told of it in an error of its own
+                was_ended = call.ending is not None  # and the transport made an error of that
                 if is_answer or was_ended:
                     raise
             call.turn = await self._throttle.take_turn(vid, math.inf, again=True)
