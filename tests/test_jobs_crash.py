@@ -121,8 +121,11 @@ def test_killed_at_random_often(folder):
 @heavy
 @pytest.mark.timeout(3600)
 @pytest.mark.fault("F-90")
-@pytest.mark.parametrize("call", ["mkdir", "write", "pwrite64", "fsync", "rename", "unlink"])
-def test_killed_at_every_system_call(folder, call):
+@pytest.mark.parametrize(
+    ("call", "least"),
+    [("mkdir", 1), ("write", 8), ("pwrite64", 1), ("fsync", 10), ("rename", 5), ("unlink", 4)],
+)
+def test_killed_at_every_system_call(folder, call, least):
     """
     Not only at our own changes: the kernel kills at each call that changes a file (E29).
 
@@ -143,5 +146,5 @@ def test_killed_at_every_system_call(folder, call):
         if not ended:
             break
         assert ended == -signal.SIGKILL
-    assert number > 1
+    assert number > least  # of about twice as many, which two threads share
     record_figure("kills by the kernel", number - 1)
