@@ -29,6 +29,7 @@ from unittest.mock import Mock
 
 import aiohttp
 import attrs
+import coverage
 import hypothesis
 import looptime as looptime_library
 import pytest
@@ -61,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_block: the test may block the event loop; say why")
     config.addinivalue_line("markers", "may_leak: the test leaves things behind; say why")
     config.addinivalue_line("markers", "heavy: the test takes minutes, and KOKOON_HEAVY=1 to run")
+    config.addinivalue_line("markers", "unmeasured: coverage looks away while the test runs")
 
 
 def _remembering(
@@ -89,6 +91,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what takes minutes, unless it is asked for: `nox -s heavy`."""
     if item.get_closest_marker("heavy") and "KOKOON_HEAVY" not in os.environ:
         pytest.skip("heavy: takes minutes, set KOKOON_HEAVY=1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """
+    Let coverage look away from a test that is marked `unmeasured`, and from the programs it starts.
+
+    The mark is for tests that go through the same lines hundreds of times, in ever other orders:
+    watching them doubled the time of all tests together, and found no line that others do not reach.
+    """
+    watching = coverage.Coverage.current()
+    if watching is None or item.get_closest_marker("unmeasured") is None:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # set by patch = ["subprocess"]
+        watching.stop()
+        try:
+            return (yield)
+        finally:
+            watching.start()
 
 
 # --- figures: see `figures.py` ---------------------------------------------------------------------

@@ -262,7 +262,7 @@ class RawServer:
         """What each connection received, in the order of acceptance."""
         return [bytes(connection.received) for connection in self._connections]
 
-    async def wait_for(self, condition: Callable[[], object], timeout: float = 1.0) -> None:
+    async def wait_for(self, condition: Callable[[], object], timeout: float = 20.0) -> None:
         """
         Wait until `condition()` holds, e.g. `lambda: server.hang_ups == 1`.
 

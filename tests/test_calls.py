@@ -658,6 +658,7 @@ class Examined(Call):
         (Timeouts(total=TOTAL, read=READ), False),
     ],
 )
+@pytest.mark.unmeasured
 async def test_a_tick_looks_at_no_call_whose_time_is_to_come(
     monkeypatch: pytest.MonkeyPatch, timeouts: Timeouts, awaiting: bool
 ) -> None:

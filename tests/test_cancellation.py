@@ -122,6 +122,7 @@ SCENARIOS: dict[str, ScenarioFactory] = {
 @both_times
 @own_modes
 @pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.unmeasured
 def test_get_image_can_be_cancelled_anywhere(name: str, mode: Mode, times: Times) -> None:
     """G10: no task, connection or place is left at any point, and the next call succeeds."""
     report = cancel_everywhere(SCENARIOS[name], mode=mode, times=times)
@@ -190,6 +191,7 @@ def test_closing_can_be_cancelled_anywhere(mode: Mode, times: Times, idle: bool)
 @cancelled_anywhere
 @both_times
 @own_modes
+@pytest.mark.unmeasured
 def test_a_timeout_of_the_callers_own_fires_anywhere(mode: Mode, times: Times) -> None:
     """`asyncio.timeout` around a call hides no cancellation and invents none."""
 

@@ -128,6 +128,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("step", [SOME, pytest.param(1, marks=[heavy, pytest.mark.timeout(600)])])
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: "-".join(map(str, how)))
 @pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.unmeasured
 def test_whatever_ends_it(
     name: str, how: tuple[LoopKind, Way, Mode, Literal[1, 2]], step: int
 ) -> None:

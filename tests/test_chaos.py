@@ -48,7 +48,10 @@ from .memory_network import Network, Stuck, run
 
 
 # What is for threads is done in the loop here, so that nothing runs beside it.
-pytestmark = pytest.mark.may_block("no threads in a deterministic run")
+pytestmark = [
+    pytest.mark.may_block("no threads in a deterministic run"),
+    pytest.mark.unmeasured,
+]
 
 ROOT = Path(__file__).parent.parent
 # Behind what is installed: the package under test need not be the one in the working tree.

@@ -60,12 +60,14 @@ def scenario(*, wait=False, name="out.jsonl", **options):
 # which have their own tests.
 @pytest.mark.fault("F-105")
 @pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.unmeasured
 def test_a_job_can_be_cancelled_anywhere(times):
     """Cancelled at any point, once or twice, a job leaves no task and no file, and can go on."""
     assert cancel_everywhere(scenario(), mode="suspensions", times=times).points > 20
 
 
 @pytest.mark.fault("F-105")
+@pytest.mark.unmeasured
 def test_a_waiting_job_can_be_cancelled_anywhere():
     """The same with waits, into a folder, and with progress."""
     make = scenario(wait=True, name="out", on_progress=lambda progress: None)

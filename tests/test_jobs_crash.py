@@ -17,7 +17,10 @@ from .bulk_api import heavy
 from .figures import record_figure
 
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.unmeasured,
+]
 
 ROOT = Path(__file__).parent.parent
 # Behind what is installed: the package under test need not be the one in the working tree.

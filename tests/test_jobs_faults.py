@@ -90,6 +90,7 @@ async def run_with_faults(out, count, seed):
 
 @pytest.mark.fault("F-90")
 @pytest.mark.fault("F-53")
+@pytest.mark.unmeasured
 async def test_mixed_faults(tmp_path, virtual_time):
     """G2, the small version: 8,000 ids of which one request in ten fails."""
     await run_with_faults(tmp_path / "out.jsonl", 8_000, seed=1)
@@ -145,6 +146,7 @@ async def run_on_wire(out, count, seed):
     assert report.outcomes == {"image": count}
 
 
+@pytest.mark.unmeasured
 async def test_faults_of_the_wire(tmp_path, virtual_time):
     """G2, the small version on real connections."""
     await run_on_wire(tmp_path / "out.jsonl", 1_000, seed=1)

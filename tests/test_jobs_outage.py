@@ -118,6 +118,7 @@ def job(api, out, vids=VIDS, client_options=None, **options):
     ],
     ids=repr,
 )
+@pytest.mark.unmeasured
 async def test_an_outage_of_ten_minutes(tmp_path, virtual_time, fault, attempts, extra):
     """G25: requests in flight and a probe every ten seconds, no id failed, full speed again."""
     # After a 429 there are fewer places, and then more by and by, for nine seconds.
@@ -137,6 +138,7 @@ async def test_an_outage_of_ten_minutes(tmp_path, virtual_time, fault, attempts,
 @pytest.mark.fault("F-53")
 @pytest.mark.parametrize("hint", [0, 1, 20, 100, 86_400])
 @pytest.mark.parametrize("where", [0, 450])
+@pytest.mark.unmeasured
 async def test_one_image_that_is_always_throttled(tmp_path, virtual_time, hint, where):
     """An image that gets nothing but 429 never holds the others up for more than one pause."""
     throttled, begun = VIDS[where], []
@@ -207,6 +209,7 @@ async def test_an_outage_while_waiting(tmp_path, virtual_time):
 @pytest.mark.fault("F-100")
 @pytest.mark.parametrize("count", [1, 10, 400])
 @pytest.mark.parametrize("where", [100, 450])
+@pytest.mark.unmeasured
 async def test_poison_in_the_middle(tmp_path, virtual_time, count, where):
     """Ids that always fail do so after three rounds; the others do not notice."""
     vids = VIDS[: where + count + 100]

@@ -28,6 +28,7 @@ from .power_failure import Disk, Operation, Recorder, Tree
 pytestmark = [
     pytest.mark.may_block("no threads in a deterministic run"),
     pytest.mark.skipif(os.name == "nt", reason="Windows cannot sync a folder"),
+    pytest.mark.unmeasured,
 ]
 
 SHARD_SIZE = 2

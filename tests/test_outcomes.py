@@ -276,6 +276,27 @@ async def test_a_defect_in_the_work_reaches_the_consumer() -> None:
             pass
 
 
+@pytest.mark.fault("F-105")
+async def test_cancelling_a_task_of_the_stream_does_not_hang_the_consumer() -> None:
+    """Who cancels all tasks of the loop and goes on gets what was ready, and then an error."""
+    fetch = Fetches(at_once=False)
+    outcomes = stream(VIDS[:9], fetch)
+    first = asyncio.create_task(anext(outcomes))
+    await turns(20)
+    fetch.waiting[VIDS[2]].set_result(None)
+    assert (await first).vid == VIDS[2]
+    fetch.waiting[VIDS[3]].set_result(None)
+    await turns()
+    workers = [task for task in asyncio.all_tasks() if task.get_name() == "kokoon fetch"]
+    assert len(workers) == 4
+    for worker in workers:
+        worker.cancel()
+    assert (await anext(outcomes)).vid == VIDS[3]
+    with pytest.raises(ClientClosed, match=r"cancelled from outside\. Start a new stream"):
+        await anext(outcomes)
+    assert fetch.running == 0
+
+
 @pytest.mark.fault("F-110")
 async def test_leaving_early_stops_the_work() -> None:
     """After a break inside async with nothing runs, and nothing more is read."""
@@ -597,6 +618,7 @@ async def test_a_policy_that_raises_reaches_the_consumer() -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", ["get_images", "wait_many"])
 @pytest.mark.parametrize("enter", [nullcontext, lambda outcomes: outcomes])
+@pytest.mark.unmeasured
 def test_streams_can_be_cancelled_anywhere(enter: Any, method: str, mode: Mode, times: Any) -> None:
     """Cancelled at any await point, once or twice, a stream leaves nothing behind."""
 

@@ -612,6 +612,7 @@ def add_many(scheduler: Scheduler, vids: list[str], policy: Any, timeout: float 
         scheduler.add(Wait(vid, policy, nobody, now=loop.time(), timeout=timeout))
 
 
+@pytest.mark.unmeasured
 async def test_the_heap_stays_bounded(quiet: None):
     """A thousand images looked at fifteen times each leave no stale entries to speak of."""
     looks = QuickLooks()
@@ -629,6 +630,7 @@ async def test_the_heap_stays_bounded(quiet: None):
     await scheduler.close("Closed.")
 
 
+@pytest.mark.unmeasured
 async def test_an_idle_wait_is_small(quiet: None):
     """Beyond its id, a wait between two looks takes at most 600 bytes."""
     looks = QuickLooks()

@@ -247,6 +247,7 @@ async def test_closing_may_be_cancelled(quiet: None, scheduler: Scheduler) -> No
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("way", ["leaving", "closing"])
+@pytest.mark.unmeasured
 def test_slices_can_be_cancelled_anywhere(
     monkeypatch: pytest.MonkeyPatch, way: str, mode: Mode, times: Any
 ) -> None:

@@ -154,6 +154,7 @@ async def live(network: Network, requests: int) -> list[Measure]:
 
 
 @pytest.mark.parametrize("requests", [3_000, pytest.param(20_000, marks=heavy)])
+@pytest.mark.unmeasured
 def test_thousands_of_requests_leave_nothing(quiet: None, requests: int) -> None:
     """G21: tasks, connections, objects and memory are as much as they were after a while."""
     network = Network(random.Random(0), delay=0.001, cuts=0.1)
@@ -165,6 +166,7 @@ def test_thousands_of_requests_leave_nothing(quiet: None, requests: int) -> None
     assert last.blocks - first.blocks <= requests / 20, measures
 
 
+@pytest.mark.unmeasured
 def test_no_callback_takes_long(quiet: None) -> None:
     """G13: nothing that requests, waits and streams do keeps the event loop busy for 50 ms."""
     network = Network(random.Random(0), delay=0.001, cuts=0.1)
@@ -173,6 +175,7 @@ def test_no_callback_takes_long(quiet: None) -> None:
     assert watch.longest < MOST_SECONDS, watch.culprit
 
 
+@pytest.mark.unmeasured
 async def test_a_job_leaves_the_loop_alone(quiet: None, tmp_path: Path) -> None:
     """G13: what a job writes, sorts and joins, it does in threads, or in less than 50 ms."""
     vids = make_vids(2_000)

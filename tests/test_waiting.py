@@ -798,6 +798,7 @@ async def test_a_hundred_waiters_on_one_image_cost_the_requests_of_one():
 
 
 @pytest.mark.fault("F-54")
+@pytest.mark.unmeasured
 async def test_ten_thousand_waits_begin_without_a_burst(quiet: None):
     """No more requests are under way than the limit allows, and the waits take their turns."""
     async with service(limits=Limits(max_in_flight=64)) as s:

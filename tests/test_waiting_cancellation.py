@@ -83,6 +83,7 @@ async def share(client: KokoonClient, vid: str) -> object:
     ],
 )
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.unmeasured
 def test_waits_can_be_cancelled_anywhere(run: Run, mode: Mode, times: Times):
     """
     Whenever it hits, once or twice: no task, no timer, no connection, and the client goes on.

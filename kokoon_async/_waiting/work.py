@@ -208,7 +208,11 @@ class Work(ABC, Generic[R]):
         self._tasks.discard(task)
         if task.cancelled():
             if not self._is_broken:  # by somebody who cancels all tasks of the loop, and goes on
-                self.fail(ClientClosed("A task of this stream was cancelled."), is_fatal=True)
+                cancelled = ClientClosed(
+                    "A task of this stream was cancelled from outside.",
+                    hint="Start a new stream for the ids that had no outcome yet.",
+                )
+                self.fail(cancelled, is_fatal=True)
         elif (error := task.exception()) is not None:
             self.fail(error, is_fatal=True)
 
