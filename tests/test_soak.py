@@ -35,6 +35,7 @@ from .raw_server import http_response, record_response
 ROUNDS = 10
 WARM_UP = 3  # rounds, after which all caches are full
 MOST_SECONDS = 0.05
+TRIES = 3  # something else may have had the processor, and what takes long does so each time
 
 _VID = re.compile(rb"GET /image/(\S+)")
 _ANY = "VID" * 12
@@ -169,23 +170,29 @@ def test_thousands_of_requests_leave_nothing(quiet: None, requests: int) -> None
 @pytest.mark.unmeasured
 def test_no_callback_takes_long(quiet: None) -> None:
     """G13: nothing that requests, waits and streams do keeps the event loop busy for 50 ms."""
-    network = Network(random.Random(0), delay=0.001, cuts=0.1)
-    with watching_the_loop() as watch:
-        run(network, live(network, 1_000), pytest.fail)
-    assert watch.longest < MOST_SECONDS, watch.culprit
+    for _ in range(TRIES):
+        network = Network(random.Random(0), delay=0.001, cuts=0.1)
+        with watching_the_loop() as watch:
+            run(network, live(network, 1_000), pytest.fail)
+        if watch.longest < MOST_SECONDS:
+            return
+    pytest.fail(f"{watch.culprit} took {watch.longest} s")
 
 
 @pytest.mark.unmeasured
 async def test_a_job_leaves_the_loop_alone(quiet: None, tmp_path: Path) -> None:
     """G13: what a job writes, sorts and joins, it does in threads, or in less than 50 ms."""
     vids = make_vids(2_000)
-    out = tmp_path / "out.csv"
-    async with job_client_of(FakeApi()) as client:
-        with watching_the_loop() as watch:
-            await fetch_statuses(client, vids, out, shard_size=1_000)
-    check_contract(vids, out)
-    assert watch.callbacks > len(vids)
-    assert watch.longest < MOST_SECONDS, watch.culprit
+    for number in range(TRIES):
+        out = tmp_path / f"{number}.csv"
+        async with job_client_of(FakeApi()) as client:
+            with watching_the_loop() as watch:
+                await fetch_statuses(client, vids, out, shard_size=1_000)
+        check_contract(vids, out)
+        assert watch.callbacks > len(vids)
+        if watch.longest < MOST_SECONDS:
+            return
+    pytest.fail(f"{watch.culprit} took {watch.longest} s")
 
 
 async def test_a_deadline_is_kept_on_a_busy_day() -> None:
@@ -213,8 +220,7 @@ async def test_a_deadline_is_kept_on_a_busy_day() -> None:
         *_, fired = await asyncio.gather(*[call(number) for number in range(100)], plain_timer())
         return max(ends) - float(fired or 0)
 
-    # The machine may be busy with something else, now and then.
-    assert min([await lateness() for _ in range(3)]) < MOST_SECONDS
+    assert min([await lateness() for _ in range(TRIES)]) < MOST_SECONDS
 
 
 @pytest.mark.parametrize("is_virtual", [True, False])
