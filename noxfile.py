@@ -39,8 +39,6 @@ EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
 
 # Without this the working tree, which lies in the current folder, would be tested and not the wheel.
 WHEEL_ONLY = {"PYTHONSAFEPATH": "1"}
-# One more than there are processors on small machines, since whole programs wait for real.
-WORKERS = str(max(3, os.cpu_count() or 1))
 
 
 @nox.session
@@ -68,7 +66,9 @@ def tests(session: nox.Session) -> None:
     instead of building one.
     """
     erase_coverage()
-    pytest_args = install_package(session, "cli,parquet", *group("tests")) or ["-n", WORKERS]
+    # One more than there are processors on small machines, since whole programs wait for real.
+    workers = str(max(3, os.cpu_count() or 1))
+    pytest_args = install_package(session, "cli,parquet", *group("tests")) or ["-n", workers]
     session.run("coverage", "run", "-m", "pytest", *pytest_args, env=WHEEL_ONLY)
 
 
@@ -228,16 +228,6 @@ def properties(session: nox.Session) -> None:
     environment = {**WHEEL_ONLY, "HYPOTHESIS_PROFILE": "goal"}
     options = ["-m", "hypothesis", "--timeout", "0"]
     session.run("python", "-m", "pytest", *options, *pytest_args, env=environment)
-
-
-@nox.session(python=PYTHONS[0])
-def draws(session: nox.Session) -> None:
-    """Run the tests with each draw of jitter at its least, at its greatest, and at both in turn."""
-    pytest_args = install_package(session, "cli,parquet", *group("tests")) or ["-n", WORKERS]
-    plugin = {**WHEEL_ONLY, "PYTHONPATH": str(ROOT / "tests")}
-    for draws in ("low", "high", "turns"):
-        environment = {**plugin, "KOKOON_DRAWS": draws}
-        session.run("python", "-m", "pytest", "-p", "extreme_draws", *pytest_args, env=environment)
 
 
 @nox.session

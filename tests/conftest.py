@@ -62,7 +62,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "may_block: the test may block the event loop; say why")
     config.addinivalue_line("markers", "may_leak: the test leaves things behind; say why")
     config.addinivalue_line("markers", "heavy: the test takes minutes, and KOKOON_HEAVY=1 to run")
-    config.addinivalue_line("markers", "jitter: the test needs chance, see `extreme_draws.py`")
     config.addinivalue_line("markers", "unmeasured: coverage looks away while the test runs")
 
 

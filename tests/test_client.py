@@ -420,7 +420,6 @@ async def test_closing_while_calls_run_and_queue(raw_server: RawServerFactory, t
 
 @pytest.mark.fault("F-16")
 @looptime
-@pytest.mark.jitter
 async def test_closing_during_a_pause() -> None:
     """A call between two attempts ends at once when the client is closed."""
     client = KokoonClient(

@@ -249,7 +249,6 @@ def test_without_jitter_it_is_deterministic(history: list[tuple[float, float]]):
     assert preview(one, 300) == preview(one, 300) == preview(other, 300)
 
 
-@pytest.mark.jitter
 def test_seed_makes_jitter_repeatable():
     """Two policies with one seed draw the same, two without one do not."""
     first, second = Learned(seed=7), Learned(seed=7)
@@ -257,7 +256,6 @@ def test_seed_makes_jitter_repeatable():
     assert preview(Learned(), 300) != preview(Learned(), 300)
 
 
-@pytest.mark.jitter
 def test_jitter_is_even_within_its_bounds():
     """Pauses spread by ± *jitter*, as many of them early as late."""
     policy, plain = Learned(jitter=0.2, seed=2), Learned(jitter=0)
@@ -451,7 +449,6 @@ def test_repr_says_how_much_it_learned():
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
-@pytest.mark.jitter
 def test_it_goes_to_another_process_as_it_is(clone: Callable[[Learned], Learned]):
     """A copy knows the same, draws the same, and then goes its own way."""
     policy = taught([(10, 12)] * 5, seed=1)

@@ -181,7 +181,6 @@ async def test_pauses_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @looptime
-@pytest.mark.jitter
 async def test_full_jitter() -> None:
     """Without a fixed draw, pauses lie between nothing and the policy's bound."""
     pauses = set()
@@ -601,7 +600,6 @@ def phases() -> dict[str, Callable[[], Any]]:
 @pytest.mark.fault("F-59")
 @looptime
 @pytest.mark.parametrize("phase", phases())
-@pytest.mark.jitter
 async def test_the_deadline_in_every_phase(phase: str) -> None:
     """Wherever the time runs out, it is the same error, in time, and says what was done then."""
     line = phases()[phase]()

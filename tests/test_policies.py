@@ -117,7 +117,6 @@ def test_defaults_are_the_designs():
 
 @pytest.mark.fault("F-54")
 @pytest.mark.parametrize("policy", [Fixed(10, jitter=0.3), Exponential(10, jitter=0.3)])
-@pytest.mark.jitter
 def test_jitter_is_even_within_its_bounds(policy: Any):
     """Pauses spread by ± *jitter*, as many of them early as late."""
     policy._random.seed(1)  # or once in a hundred runs the draws are less even than this
@@ -129,7 +128,6 @@ def test_jitter_is_even_within_its_bounds(policy: Any):
 
 
 @pytest.mark.fault("F-54")
-@pytest.mark.jitter
 def test_policies_do_not_march_in_step():
     """Two policies with the same settings draw different pauses: each has its own chance."""
     first, second = Fixed(), Fixed()

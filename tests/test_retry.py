@@ -128,7 +128,6 @@ def test_backoff_is_never_negative_and_never_above_the_cap(
 
 
 @pytest.mark.fault("F-54")
-@pytest.mark.jitter
 def test_jitter_is_full_and_even() -> None:
     """Ten thousand pauses fill the whole range from 0, each tenth of it alike (±20 %)."""
     draw = random.Random(20_240_201).random
@@ -303,7 +302,6 @@ def test_the_last_tokens_count() -> None:
     assert decide(FAULT, tokens=14) == (pytest.approx(0.05), 14)
 
 
-@pytest.mark.jitter
 def test_the_draw_is_random_by_default() -> None:
     """Left to itself, the pause is drawn anew each time."""
     quota = RetryQuota(10_000)

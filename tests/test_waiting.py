@@ -819,7 +819,6 @@ async def test_ten_thousand_waits_begin_without_a_burst(quiet: None):
 
 
 @pytest.mark.fault("F-54")
-@pytest.mark.jitter
 async def test_waits_that_began_together_do_not_march_in_step(quiet: None):
     """The jitter spreads the looks of many images over time."""
     async with service(poll=Fixed(10.0, jitter=0.2), limits=Limits(max_in_flight=None)) as s:

@@ -45,7 +45,7 @@ def test_each_session_is_run_by_a_workflow():
     assert sessions - FOR_PEOPLE - run == set()
     nightly = jobs_of("nightly")["sessions"]
     found = set(re.findall(r"- session: ([a-z]+)", nightly))
-    assert found == {"audit", "chaos", "draws", "fuzz", "heavy", "mutate", "newest", "properties"}
+    assert found == {"audit", "chaos", "fuzz", "heavy", "mutate", "newest", "properties"}
 
 
 def name_of(decorator: ast.expr) -> str:
